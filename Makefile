@@ -1,0 +1,45 @@
+# Two commands set everything up: `make demo` and `make test`. Python >= 3.11, git and make suffice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := mano_jax objectives fitting experiments tests
+
+.DEFAULT_GOAL := help
+
+.PHONY: help install demo test check format hand clean
+
+help: ## List the commands.
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /: /'
+
+install: $(VENV)/installed ## Make .venv with the program and its development tools.
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "manofit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+demo: install ## Refine eight synthetic frames of interacting hands into demo/.
+	$(BIN)/manofit demo --out demo --force
+
+test: install ## Run the test suite.
+	$(BIN)/python -m pytest -q
+
+check: install ## Format, lint and types, then the tests: what a change must pass.
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q
+
+format: install ## Format the code.
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+hand: install ## Make the embedded hand and its contact sheet anew.
+	$(BIN)/python -m experiments.embedded_hand.make --out mano_jax/data/embedded_hand.npz
+	$(BIN)/python -m experiments.embedded_hand.contact_sheet --out docs/images/embedded_hand.png
+
+clean: ## Remove what the commands above made.
+	rm -rf $(VENV) demo .pytest_cache .ruff_cache

@@ -1,0 +1,310 @@
+"""The `manofit` command.
+
+Each subcommand is a dataclass whose docstrings are its help, and whose `run` calls the library.
+Heavy imports wait until a command runs, so that help and errors in usage are instant.
+"""
+
+import sys
+import traceback
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, UseAppendAction, arg, subcommand
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+
+HandsPath = Annotated[
+    Path | None,
+    arg(name="hands", metavar="PATH", help_behavior_hint="the embedded hand, or MANOFIT_HANDS"),
+]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Refine synthetic interacting hands and show what it did."""
+
+    frames: int = 8
+    """Number of frames to make and refine."""
+    out: Path = Path("demo")
+    """Folder for predictions.npz, truth.npz, refined.npz, worst_frame.glb and before_after.png."""
+    seed: int = 0
+    """Seed of the synthetic frames."""
+    strategy: str = "ihmr"
+    """A preset (see `manofit strategy list`) or a .toml file."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Change the strategy: STAGE.field=value, for example finger_pose.weights.collision=2."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace what an earlier run left in the folder."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.demo import run_demo
+
+        run_demo(
+            frames=self.frames,
+            out=self.out,
+            seed=self.seed,
+            strategy=_strategy(self.strategy, self.set),
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Refine the predictions of a canonical .npz file."""
+
+    input: Positional[Path]
+    """Predictions, as `manofit convert` writes them."""
+    out: Path
+    """Result file (.npz)."""
+    strategy: str = "ihmr"
+    """A preset (see `manofit strategy list`) or a .toml file."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Change the strategy: STAGE.field=value, for example finger_pose.weights.collision=2."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    frames: str | None = None
+    """Only frames A to B-1, as A:B; either may be left out."""
+    force: bool = False
+    """Replace an existing result."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import refine_file
+
+        refine_file(
+            self.input,
+            self.out,
+            strategy=_strategy(self.strategy, self.set),
+            hands_path=self.hands,
+            frames=_frame_range(self.frames),
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a regressor's or a dataset's file to the canonical .npz."""
+
+    input: Positional[Path]
+    """File or folder in the foreign format."""
+    source: Annotated[Literal["vitra", "interhand"], arg(name="from")]
+    """Its format."""
+    out: Path
+    """Canonical file to write (.npz)."""
+    force: bool = False
+    """Replace an existing file."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import convert_file
+
+        convert_file(self.input, self.source, self.out, force=self.force)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Say what a canonical file holds and what a fit can do with it."""
+
+    input: Positional[Path]
+    """Predictions, as `manofit convert` writes them."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import check_file
+
+        check_file(self.input, hands_path=self.hands)
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """Draw the hands of one frame over its image, through the frame's camera."""
+
+    input: Positional[Path]
+    """Predictions or a result (.npz)."""
+    image: Path
+    """The frame's picture; with a weak camera, the crop it refers to."""
+    out: Path
+    """Picture to write (.png)."""
+    frame: int = 0
+    """Number of the frame."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace an existing picture."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import overlay_file
+
+        overlay_file(
+            self.input,
+            self.image,
+            self.out,
+            frame=self.frame,
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class StrategyList:
+    """List the presets."""
+
+    def run(self) -> None:
+        """Run it."""
+        from fitting.strategy import load_strategy, preset_names
+
+        for name in preset_names():
+            print(f"{name:14s} {load_strategy(name).description}")
+
+
+@dataclass(frozen=True)
+class StrategyShow:
+    """Print a strategy as TOML, to be saved, edited and given to --strategy."""
+
+    name: Positional[str]
+    """A preset or a .toml file."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Change it: STAGE.field=value, for example finger_pose.weights.collision=2."""
+
+    def run(self) -> None:
+        """Run it."""
+        from fitting.strategy import strategy_to_toml
+
+        print(strategy_to_toml(_strategy(self.name, self.set)), end="")
+
+
+@dataclass(frozen=True)
+class StrategyCommand:
+    """Show how frames are refined."""
+
+    action: Annotated[StrategyList, subcommand("list")] | Annotated[StrategyShow, subcommand("show")]
+
+    def run(self) -> None:
+        """Run it."""
+        self.action.run()
+
+
+@dataclass(frozen=True)
+class HandsInfo:
+    """Say which hand model is in use, where it comes from and what state it was in."""
+
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import hands_info
+
+        hands_info(self.hands)
+
+
+@dataclass(frozen=True)
+class HandsExport:
+    """Write the hand model as MANO_RIGHT/MANO_LEFT, .pkl (official layout) and .npz."""
+
+    out: Path
+    """Folder to write to."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace existing files."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import hands_export
+
+        hands_export(self.out, hands_path=self.hands, force=self.force)
+
+
+@dataclass(frozen=True)
+class HandsCommand:
+    """Look at the hand model, or export it."""
+
+    action: Annotated[HandsInfo, subcommand("info")] | Annotated[HandsExport, subcommand("export")]
+
+    def run(self) -> None:
+        """Run it."""
+        self.action.run()
+
+
+Command = (
+    Annotated[Demo, subcommand("demo")]
+    | Annotated[Refine, subcommand("refine")]
+    | Annotated[Convert, subcommand("convert")]
+    | Annotated[Check, subcommand("check")]
+    | Annotated[Overlay, subcommand("overlay")]
+    | Annotated[StrategyCommand, subcommand("strategy")]
+    | Annotated[HandsCommand, subcommand("hands")]
+)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if "--version" in arguments:
+        print(f"manofit {metadata.version('manofit')}")
+        return 0
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    command = tyro.cli(
+        tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Command]],
+        prog="manofit",
+        description="Refine two interacting MANO hands. Add --debug for tracebacks; --version.",
+        args=arguments,
+    )
+    try:
+        command.run()
+    except KeyboardInterrupt:
+        print("manofit: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        elif not _is_users(error):
+            raise
+        print(f"manofit: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return 0
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether an error is the user's to mend, and no fault of the program."""
+    from fitting.errors import InputError
+
+    return isinstance(error, InputError | OSError)
+
+
+def _strategy(name: str, settings: tuple[str, ...]):
+    from fitting.strategy import load_strategy, override
+
+    return override(load_strategy(name), settings)
+
+
+def _frame_range(text: str | None) -> slice:
+    from fitting.errors import InputError
+
+    if text is None:
+        return slice(None)
+    first, colon, last = text.partition(":")
+    try:
+        bounds = [int(part) if part else None for part in (first, last)]
+    except ValueError:
+        bounds = None
+    if not colon or bounds is None or any(b is not None and b < 0 for b in bounds):
+        raise InputError(f"--frames {text}: expected A:B, such as 0:100, 100: or :100")
+    return slice(*bounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

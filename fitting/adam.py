@@ -1,0 +1,146 @@
+"""One stage of Adam: the factorised refinement of IHMR-OPT.
+
+The collision search is kept from one judged iterate to the next and made afresh at each, so
+that what is judged is exact. Every frame of the tile runs the same number of steps; nothing in
+one frame depends on another. All groups share one compiled program: a group that the stage does
+not free has a step size of zero and stays as it is, to the bit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from fitting.best_iterate import Best, consider, selection_score, start_best
+from fitting.parameters import like_params, step_size_of_fields
+from fitting.strategy import Stage, Strategy
+from mano_jax.model import Hands
+from objectives.collision import Search
+from objectives.problem import Observations, TwoHandParams
+from objectives.total import Priors, search_collisions, term_energies, weighted_sum
+
+# The paper's momenta; optax's own defaults, written out because results depend on them.
+_MOMENTA = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+
+Judged = tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]
+"""Weighted energy of each frame, and its terms."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StageNumbers:
+    """The numbers of a stage that may change without compiling anew."""
+
+    step_sizes: TwoHandParams
+    """Step size of each parameter field; zero holds it."""
+    weights: dict[str, Float[Array, ""]]
+    """Weight of each term that the strategy uses."""
+    max_ratio: dict[str, Float[Array, ""]]
+    """Acceptance: greatest multiple of the start's value, by term."""
+
+
+@dataclass(frozen=True)
+class StageShape:
+    """What a stage's compiled program depends on."""
+
+    terms: tuple[str, ...]
+    """Terms computed at each step."""
+    iterations: int
+    """Iterates, the start included."""
+    every: int
+    """Steps from one judged iterate to the next."""
+    select_by: tuple[str, ...]
+    """Acceptance: terms to select by."""
+
+
+def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, StageShape]:
+    """Split a stage into its numbers (traced) and its shape (static)."""
+    rule = stage.acceptance
+    judged = (*rule.select_by, *rule.max_ratio)
+    terms = tuple(dict.fromkeys((*strategy.terms, *judged)))
+    numbers = StageNumbers(
+        step_sizes=like_params(step_size_of_fields(stage.step_sizes)),
+        weights={term: jnp.float32(stage.weights.get(term, 0.0)) for term in strategy.terms},
+        max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
+    )
+    shape = StageShape(
+        terms=terms, iterations=stage.iterations, every=rule.every, select_by=rule.select_by
+    )
+    return numbers, shape
+
+
+def run_stage(
+    hands: Hands,
+    priors: Priors,
+    start: TwoHandParams,
+    observations: Observations,
+    numbers: StageNumbers,
+    shape: StageShape,
+) -> TwoHandParams:
+    """Refine a tile of frames by one stage and return each frame's best iterate."""
+    optimiser = optax.scale_by_adam(**_MOMENTA)
+
+    def energy(params: TwoHandParams, found: Search) -> tuple[Array, Judged]:
+        energies = term_energies(
+            hands, priors, params, observations, terms=shape.terms, found=found
+        )
+        total = weighted_sum(energies, numbers.weights)
+        # Frames are independent: the gradient of the sum is each frame's own gradient.
+        return jnp.sum(total), (total, energies)
+
+    def step(params: TwoHandParams, moments: Any, found: Search):
+        gradient, judged = jax.grad(energy, has_aux=True)(params, found)
+        direction, moments = optimiser.update(gradient, moments)
+        params = jax.tree.map(
+            # A held group must not even meet 0 * NaN.
+            lambda p, d, size: jnp.where(size > 0, p - size * d, p),
+            params,
+            direction,
+            numbers.step_sizes,
+        )
+        return params, moments, judged
+
+    def block(carry: tuple[TwoHandParams, Any, Best], xs: tuple[Array, Array]):
+        """Search, judge the current iterate, and take some steps from it."""
+        (params, moments, best), (steps, is_start) = carry, xs
+        found = search_collisions(hands, params, observations)
+
+        def keep_first(i: Array, state):
+            *moving, first = state
+            *moving, judged = step(*moving, found)
+            return (*moving, _where(i == 0, judged, first))
+
+        nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(energy, params, found)[1])
+        state = jax.lax.fori_loop(0, steps, keep_first, (params, moments, nothing))
+        next_params, moments, (total, energies) = state
+        score = selection_score(energies, total, shape.select_by, observations)
+        best = _where(
+            is_start,
+            start_best(params, energies, score, numbers.max_ratio),
+            consider(best, params, energies, score),
+        )
+        return (next_params, moments, best), None
+
+    frames = jnp.zeros(start.betas.shape[0], start.betas.dtype)
+    best = Best(params=start, score=frames, limits=dict.fromkeys(numbers.max_ratio, frames))
+    carry = (start, optimiser.init(start), best)
+    (_, _, best), _ = jax.lax.scan(block, carry, _blocks(shape))
+    return best.params
+
+
+def _blocks(shape: StageShape) -> tuple[np.ndarray, np.ndarray]:
+    """Steps of each block, and which block holds the start.
+
+    The last judged iterate needs one step only, for the energies that come with its gradient.
+    """
+    count = (shape.iterations - 1) // shape.every
+    steps = np.array([shape.every] * count + [1], np.int32)
+    return steps, np.arange(count + 1) == 0
+
+
+def _where(condition: Array, when_true: Any, when_false: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), when_true, when_false)

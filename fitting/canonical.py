@@ -1,0 +1,193 @@
+"""The canonical `.npz` file: predictions on the way in, results on the way out.
+
+One set of names serves both, so a result can be read as an input again. `FIELD_NAMES` of
+`fitting.predictions` are what an input says; the names below belong to results and are accepted
+and ignored. `vertices` is both: a mesh target in an input, and the fitted mesh in a result, which
+is recognised by its `status`.
+"""
+
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from fitting.errors import InputError
+from fitting.predictions import FIELD_NAMES, TwoHandPredictions
+
+RESULT_NAMES: Final = (
+    "transl",
+    "status",
+    "status_names",
+    "reason",
+    "energy_before",
+    "energy_after",
+    "energy_terms",
+    "strategy",
+    "provenance",
+    "joints",
+)
+"""Names that only a result has."""
+
+
+class CanonicalFileError(InputError):
+    """A canonical file that cannot be read, or not be written; the message names it."""
+
+
+def read_predictions(path: str | os.PathLike[str]) -> TwoHandPredictions:
+    """Read a canonical `.npz` file; what only a result holds is ignored.
+
+    Raises:
+        CanonicalFileError: the file is missing or damaged, an array has an unknown name, a wrong
+            shape or a wrong type, or there are no frames.
+    """
+    arrays = read_arrays(path)
+    try:
+        predictions = predictions_from_arrays(arrays)
+    except InputError as error:
+        raise CanonicalFileError(f"{path}: {error}") from error
+    if predictions.num_frames == 0:
+        raise CanonicalFileError(f"{path}: expected at least one frame, found none")
+    return predictions
+
+
+def predictions_from_arrays(arrays: Mapping[str, np.ndarray]) -> TwoHandPredictions:
+    """Predictions from arrays under canonical names, from whatever store they came.
+
+    Raises:
+        InputError: an unknown name, no `hand_valid`, or an array of the wrong shape or type.
+    """
+    known = (*FIELD_NAMES, *RESULT_NAMES)
+    unknown = [name for name in arrays if name not in known]
+    if unknown:
+        raise InputError(
+            f"unknown array {', '.join(map(repr, unknown))}; known: {', '.join(known)}. "
+            "Rename or remove it"
+        )
+    if "hand_valid" not in arrays:
+        raise InputError(
+            "no hand_valid (N, 2), which says for each frame whether it has a right and a left "
+            f"hand; found {', '.join(arrays) or 'nothing'}. Add it"
+        )
+    used = {name: arrays[name] for name in FIELD_NAMES if name in arrays}
+    if "status" in arrays:
+        used.pop("vertices", None)
+    return TwoHandPredictions(**used)
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Every array of an `.npz` file, by name. Nothing in it is ever unpickled.
+
+    Raises:
+        CanonicalFileError: the file is missing, damaged, no `.npz`, or holds Python objects.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CanonicalFileError(f"{path}: expected an .npz file, found a folder")
+    if not path.exists():
+        raise CanonicalFileError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise CanonicalFileError(
+            f"{path}: expected an .npz file (a zip archive of arrays), found something else or a "
+            "damaged one; write it with numpy.savez, or name its format with --from"
+        )
+    arrays = {}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                arrays[name] = _read_array(path, archive, name)
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise CanonicalFileError(f"{path}: cannot be read ({error}); write it again") from error
+    return arrays
+
+
+def _read_array(path: Path, archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    try:
+        array = archive[name]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        if "pickle" in str(error):
+            raise CanonicalFileError(
+                f"{path}: {name!r} holds Python objects, which are never loaded because a pickle "
+                "can run code; save it as a plain numeric or string array (no None, no ragged "
+                "lists)"
+            ) from error
+        raise CanonicalFileError(
+            f"{path}: {name!r} is damaged ({error}); write the file again"
+        ) from error
+    if not isinstance(array, np.ndarray):
+        raise CanonicalFileError(f"{path}: {name!r} is no array; write the file with numpy.savez")
+    return array
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, np.ndarray],
+    *,
+    overwrite: bool = False,
+    compress: bool = False,
+) -> None:
+    """Write an `.npz` file whole or not at all.
+
+    The arrays go to a temporary file in the same folder, which then takes the name: a reader
+    never sees half a file, and an interruption leaves an earlier one as it was.
+
+    Args:
+        path: where; its folder must exist.
+        arrays: what, by canonical names.
+        overwrite: replace a file that is there.
+        compress: deflate the arrays.
+
+    Raises:
+        CanonicalFileError: the file exists, its folder does not, the name does not end in `.npz`,
+            or an array holds Python objects.
+    """
+    path = Path(path)
+    _check_target(path, overwrite=overwrite)
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise CanonicalFileError(
+                f"{path}: {name!r} holds Python objects; expected a plain array"
+            )
+    save = np.savez_compressed if compress else np.savez
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            save(file, **arrays)
+        # mkstemp makes files private to their owner; a result is an ordinary file.
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_predictions(
+    path: str | os.PathLike[str], predictions: TwoHandPredictions, *, overwrite: bool = False
+) -> None:
+    """Write predictions as a canonical file that `read_predictions` gives back unchanged.
+
+    Raises:
+        CanonicalFileError: as for `write_arrays`.
+    """
+    write_arrays(path, predictions.arrays(), overwrite=overwrite)
+
+
+def _check_target(path: Path, *, overwrite: bool) -> None:
+    if path.suffix != ".npz":
+        raise CanonicalFileError(f"{path}: expected a name that ends in .npz")
+    if path.is_dir():
+        raise CanonicalFileError(f"{path}: is a folder; name a file")
+    if path.exists() and not overwrite:
+        raise CanonicalFileError(f"{path}: exists already; name another file or ask to overwrite")
+    if not path.parent.is_dir():
+        raise CanonicalFileError(f"{path}: there is no folder {path.parent}; make it first")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,5 @@
+"""Errors that are the user's to mend: the command line prints them as one sentence."""
+
+
+class InputError(ValueError):
+    """Bad input. The message says what was expected, what was found, where, and what to do."""

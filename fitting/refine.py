@@ -1,0 +1,309 @@
+"""Refine two-hand predictions: the engine's one entry point.
+
+    predictions -> prepare -> tiles of frames -> stages -> exact energies -> RefinedHands
+
+Frames never touch each other. They run in tiles of a fixed size, each whole on one device, so
+that a frame's result is the same to the bit whatever its batch, its position, its neighbours or
+the number of devices.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from importlib import metadata
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float32, Shaped, UInt8
+from tqdm import tqdm
+
+from fitting.adam import StageShape, run_stage, stage_program
+from fitting.predictions import TwoHandPredictions
+from fitting.prepare import prepare
+from fitting.strategy import Strategy, load_strategy, strategy_to_toml
+from mano_jax.model import Hands, PosedHands, pose_hands, rest_joints
+from objectives.problem import Observations, TwoHandParams, posed_hands
+from objectives.total import TERMS, Priors, make_priors, term_energies
+
+STATUS_NAMES: Final = ("refined", "kept_input", "skipped_invalid")
+"""What became of a frame; `status` holds indices into it."""
+REFINED, KEPT_INPUT, SKIPPED_INVALID = range(3)
+
+TILE_SIZES: Final = {"cpu": 8}
+"""Frames in a tile by backend. Results depend on it in the last bits, so it is a constant."""
+ACCELERATOR_TILE_SIZE: Final = 128
+"""Frames in a tile of every other backend."""
+
+
+@dataclass(frozen=True)
+class RefinedHands:
+    """What became of each of N frames, NumPy arrays, in the names of the canonical file."""
+
+    predictions: TwoHandPredictions
+    """The input with refined parameters; kept and skipped frames as they came."""
+    transl: Float32[np.ndarray, "N 2 3"]
+    """MANO's translation of each hand, metres: wrist - J0, with `root_transl` where there is a
+    perspective camera, else relative to the anchor wrist; zero for an absent hand."""
+    status: UInt8[np.ndarray, "N"]
+    """Index into `STATUS_NAMES`."""
+    reason: Shaped[np.ndarray, "N"]
+    """Why a frame was kept or skipped; empty where it was refined."""
+    energy_before: Float32[np.ndarray, "N T"]
+    """Weighted energy of each term at the start, evaluated exactly; NaN where skipped."""
+    energy_after: Float32[np.ndarray, "N T"]
+    """The same at the end; never a greater sum than before."""
+    strategy: Strategy
+    """How it was done."""
+    provenance: dict[str, Any]
+    """Version, devices, hand model."""
+
+    @property
+    def num_frames(self) -> int:
+        """N."""
+        return self.predictions.num_frames
+
+    def count(self, status: int) -> int:
+        """Number of frames with a status."""
+        return int(np.sum(self.status == status))
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Everything under its canonical name, ready to be written."""
+        return {
+            **self.predictions.arrays(),
+            "transl": self.transl,
+            "status": self.status,
+            "status_names": np.array(STATUS_NAMES),
+            "reason": self.reason,
+            "energy_before": self.energy_before,
+            "energy_after": self.energy_after,
+            "energy_terms": np.array(list(TERMS)),
+            "strategy": np.array(strategy_to_toml(self.strategy)),
+            "provenance": np.array(json.dumps(self.provenance, sort_keys=True)),
+        }
+
+
+def refine(
+    hands: Hands,
+    predictions: TwoHandPredictions,
+    strategy: Strategy | str = "ihmr",
+    *,
+    devices: Sequence[jax.Device] | None = None,
+    progress: bool = False,
+) -> RefinedHands:
+    """Refine every frame that can be refined, and account for the others.
+
+    Args:
+        hands: the hand model.
+        predictions: what to start from and what to hold it against.
+        strategy: a strategy, or the name of a preset or `.toml` file.
+        devices: where to run; all local devices unless told. Results do not depend on it.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: arrays that contradict each other or the hand model. A bad frame is no bad
+            input: it is skipped, with its reason.
+    """
+    strategy = strategy if isinstance(strategy, Strategy) else load_strategy(strategy)
+    prepared = prepare(hands, predictions)
+    mesh = Mesh(np.array(devices or jax.local_devices()), ("frames",))
+    batch_size = tile_size(mesh.devices.flat[0]) * mesh.size
+    replicated = NamedSharding(mesh, PartitionSpec())
+    priors = make_priors(hands, strategy.angle_frame)
+    hands, priors = jax.device_put((hands, priors), replicated)
+
+    outcomes = []
+    batches = list(_batches((prepared.params, prepared.observations), batch_size))
+    with tqdm(
+        total=predictions.num_frames, unit="frame", disable=not progress, desc="refining"
+    ) as bar:
+        for frames, (start, observations) in batches:
+            observations = _without_hands_after(frames, observations)
+            fitted = _fit_batch(mesh, hands, priors, start, observations, strategy)
+            outcomes.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], fitted))
+            bar.update(frames)
+    params, before, after = jax.tree.map(lambda *parts: np.concatenate(parts), *outcomes)
+    return _account(hands, predictions, prepared, strategy, params, before, after, mesh)
+
+
+def tile_size(device: jax.Device) -> int:
+    """Frames that run together on a device."""
+    return TILE_SIZES.get(device.platform, ACCELERATOR_TILE_SIZE)
+
+
+def pose_params(
+    hands: Hands, params: TwoHandParams, left_anchor: jax.Array, *, chunk: int = 256
+) -> PosedHands:
+    """Both hands of many frames in the anchor frame, as NumPy arrays, a chunk at a time."""
+    pose = jax.jit(posed_hands)
+    parts = [
+        jax.tree.map(np.asarray, pose(hands, *part))
+        for _, part in _batches((params, left_anchor), min(chunk, len(left_anchor)))
+    ]
+    joined = jax.tree.map(lambda *xs: np.concatenate(xs)[: len(left_anchor)], *parts)
+    return joined
+
+
+def _batches(tree: Any, size: int) -> Iterator[tuple[int, Any]]:
+    """Cut a pytree along its frames into batches of one size.
+
+    The last one is filled up with copies of its last frame. Yields the number of real frames too.
+    """
+    count = jax.tree.leaves(tree)[0].shape[0]
+    for first in range(0, count, size):
+        frames = min(size, count - first)
+
+        def cut(x, first=first, frames=frames):
+            part = np.asarray(x[first : first + frames])
+            return np.pad(part, [(0, size - frames)] + [(0, 0)] * (part.ndim - 1), mode="edge")
+
+        yield frames, jax.tree.map(cut, tree)
+
+
+def _without_hands_after(frames: int, observations: Observations) -> Observations:
+    """Take the hands out of the copies that fill a batch: no collisions are searched there."""
+    real = np.arange(len(observations.hand_valid)) < frames
+    return replace(observations, hand_valid=observations.hand_valid & real[:, None])
+
+
+def _fit_batch(
+    mesh: Mesh,
+    hands: Hands,
+    priors: Priors,
+    start: TwoHandParams,
+    observations: Observations,
+    strategy: Strategy,
+) -> tuple[TwoHandParams, jax.Array, jax.Array]:
+    """Run all stages; parameters, and the terms' exact energies before and after."""
+    start, observations = jax.device_put(
+        (start, observations), NamedSharding(mesh, PartitionSpec("frames"))
+    )
+    evaluate = _evaluator(mesh)
+    before = evaluate(hands, priors, start, observations)
+    params = start
+    for stage in strategy.stages:
+        numbers, shape = stage_program(strategy, stage)
+        params = _stage_runner(mesh, shape)(hands, priors, params, observations, numbers)
+    return params, before, evaluate(hands, priors, params, observations)
+
+
+@lru_cache(maxsize=32)
+def _stage_runner(mesh: Mesh, shape: StageShape) -> Callable:
+    return _by_tiles(mesh, partial(run_stage, shape=shape), shared_tail=1)
+
+
+@lru_cache(maxsize=32)
+def _evaluator(mesh: Mesh) -> Callable:
+    def evaluate(hands, priors, params, observations):
+        energies = term_energies(hands, priors, params, observations)
+        return jnp.stack([energies[term] for term in TERMS], axis=-1)
+
+    return _by_tiles(mesh, evaluate)
+
+
+def _by_tiles(mesh: Mesh, function: Callable, *, shared_tail: int = 0) -> Callable:
+    """Run `function(hands, priors, params, observations, *shared)` on each device's own tile.
+
+    `shard_map` and not automatic partitioning: every device runs the one-tile program, so a
+    frame meets the very same instructions on one device as on eight.
+    """
+    everywhere, by_frame = PartitionSpec(), PartitionSpec("frames")
+    specs = (everywhere, everywhere, by_frame, by_frame, *[everywhere] * shared_tail)
+    return jax.jit(
+        jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=by_frame, check_vma=False
+        )
+    )
+
+
+def _account(hands, predictions, prepared, strategy, params, before, after, mesh) -> RefinedHands:
+    """Decide each frame's status and put together the result."""
+    weights = np.array([strategy.report_weights.get(term, 0.0) for term in TERMS])
+    before = (before * weights).astype(np.float32)
+    after = (after * weights).astype(np.float32)
+    status, reason = _statuses(prepared.reasons, before, after)
+    keep = status != REFINED
+    after[keep] = before[keep]
+    before[status == SKIPPED_INVALID] = after[status == SKIPPED_INVALID] = np.nan
+
+    start = jax.tree.map(np.asarray, prepared.params)
+    final = jax.tree.map(
+        lambda new, old: np.where(keep.reshape(-1, *[1] * (new.ndim - 1)), old, new), params, start
+    )
+    result = _merge(predictions, final, keep)
+    return RefinedHands(
+        predictions=result,
+        transl=_mano_transl(hands, result, final, np.asarray(prepared.observations.left_anchor)),
+        status=status,
+        reason=reason,
+        energy_before=before,
+        energy_after=after,
+        strategy=strategy,
+        provenance=_provenance(mesh),
+    )
+
+
+def _statuses(reasons: np.ndarray, before: np.ndarray, after: np.ndarray):
+    """A frame never gets worse: one whose summed energy rose goes back as it came."""
+    start, end = before.sum(axis=-1, dtype=np.float64), after.sum(axis=-1, dtype=np.float64)
+    status = np.full(len(reasons), REFINED, np.uint8)
+    reason = np.full(len(reasons), "", dtype=object)
+    for i, (given, a, b) in enumerate(zip(reasons, start, end, strict=True)):
+        if given:
+            status[i], reason[i] = SKIPPED_INVALID, given
+        elif not np.isfinite(b) or b > a:
+            status[i] = KEPT_INPUT
+            reason[i] = f"the energy would have risen from {a:.6g} to {b:.6g}"
+        elif b == a:
+            status[i], reason[i] = KEPT_INPUT, "no stage found a better iterate"
+    return status, reason.astype(str)
+
+
+def _merge(
+    predictions: TwoHandPredictions, final: TwoHandParams, keep: np.ndarray
+) -> TwoHandPredictions:
+    """Put refined parameters where the input had its own, leaving absent hands as they came."""
+    valid = predictions.hand_valid
+    values = {
+        "global_orient": (final.global_orient, valid),
+        "hand_pose": (final.hand_pose, valid),
+        "betas": (final.betas, valid),
+        "relative_transl": (final.relative_transl, valid.all(axis=1)),
+    }
+    if predictions.weak_camera is not None:
+        values["weak_camera"] = (final.weak_camera, valid.any(axis=1))
+    if predictions.K is not None:
+        values["root_transl"] = (final.root_transl, valid.any(axis=1))
+    merged = {}
+    for name, (new, present) in values.items():
+        old = getattr(predictions, name)
+        if old is None:
+            old, use = np.zeros_like(new), present
+        else:
+            use = present & ~keep.reshape(-1, *[1] * (present.ndim - 1))
+        merged[name] = np.where(use.reshape(*use.shape, *[1] * (new.ndim - use.ndim)), new, old)
+    return replace(predictions, **merged)
+
+
+def _mano_transl(hands, result, final, left_anchor) -> np.ndarray:
+    """Each hand's wrist minus its J0, metres."""
+    j0 = np.asarray(rest_joints(hands, jnp.asarray(final.betas)))[..., 0, :]
+    tau = final.relative_transl
+    right = np.where(left_anchor[:, None], -tau, 0.0)
+    left = np.where(left_anchor[:, None], 0.0, tau)
+    wrists = np.stack([right, left], axis=1) + final.root_transl[:, None]
+    transl = np.where(result.hand_valid[..., None], wrists - j0, 0.0)
+    return transl.astype(np.float32)
+
+
+def _provenance(mesh: Mesh) -> dict[str, Any]:
+    device = mesh.devices.flat[0]
+    return {
+        "manofit": metadata.version("manofit"),
+        "jax": jax.__version__,
+        "device": f"{mesh.size} x {device.device_kind}",
+        "tile_size": tile_size(device),
+    }

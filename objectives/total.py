@@ -1,0 +1,144 @@
+"""Every term of the objective by name, and their weighted sum."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mano_jax.model import Hands
+from objectives import collision
+from objectives.fingers import finger_twist_energy
+from objectives.joint_limits import AngleFrame, JointLimits, joint_limit_energy, joint_limits
+from objectives.keypoints import joints_3d_energy, keypoints_2d_energy
+from objectives.mesh_targets import vertices_energy
+from objectives.pose_prior import PosePrior, pose_prior, pose_prior_energy
+from objectives.problem import (
+    Observations,
+    TwoHandParams,
+    both_hands,
+    posed_hands,
+    posed_joints,
+)
+from objectives.relative_translation import relative_translation_energy
+from objectives.shape import bone_scale_energy, shape_difference_energy, shape_prior_energy
+
+TERMS: Final[dict[str, str]] = {
+    "collision": "F_col: depth of either hand's vertices in the other, over the hand's scale",
+    "keypoints_2d": "F_2D: L1 reprojection error, normalised crop coordinates",
+    "joints_3d": "F_3D: squared 3D joint error relative to the anchor wrist, m^2",
+    "relative_translation": "F_tau: squared error of left wrist - right wrist, m^2",
+    "shape_difference": "F_reg: squared difference of the two hands' betas",
+    "finger_twist": "F_f: bent-out-of-plane and backwards fingers, m^3 and m^4",
+    "joint_limits": "F_ang: finger joint angles outside their ranges, rad",
+    "bone_scale": "F_scale: squared error of the middle proximal phalanx against 28.2 mm, m^2",
+    "shape_prior": "squared betas",
+    "pose_prior": "squared whitened finger pose, from the model's own pose samples",
+    "vertices": "squared vertex error, m^2",
+}
+"""Name and meaning of each term, in the order of every table of energies."""
+
+_SURFACE_TERMS = ("collision", "vertices")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Priors:
+    """What the terms know of the hand model beyond its shape; made once by `make_priors`."""
+
+    joint_limits: JointLimits
+    """Angle ranges and the frames they are read in."""
+    pose_prior: PosePrior
+    """Mean and whitening of the finger pose."""
+
+
+def make_priors(hands: Hands, angle_frame: AngleFrame) -> Priors:
+    """Precompute what `term_energies` needs of a hand model."""
+    return Priors(
+        joint_limits=joint_limits(hands, angle_frame), pose_prior=pose_prior(hands)
+    )
+
+
+def term_energies(
+    hands: Hands,
+    priors: Priors,
+    params: TwoHandParams,
+    observations: Observations,
+    *,
+    terms: tuple[str, ...] = tuple(TERMS),
+    found: collision.Search | None = None,
+) -> dict[str, Float[Array, "*batch"]]:
+    """Energy of each frame by term, unweighted.
+
+    Args:
+        hands: the hand model.
+        priors: `make_priors` of the same model.
+        params: the frames' parameters.
+        observations: what they are held against. Terms without targets are zero.
+        terms: names of the terms to compute; the surface is posed only for those that need it.
+        found: a collision search to reuse; None searches afresh.
+    """
+    valid = observations.hand_valid
+    if any(term in _SURFACE_TERMS for term in terms):
+        posed = posed_hands(hands, params, observations.left_anchor)
+        vertices, joints = posed.vertices, posed.joints
+    else:
+        vertices, joints = None, posed_joints(hands, params, observations.left_anchor)
+
+    def collision_energy() -> Array:
+        active = both_hands(valid)
+        fresh = collision.search(hands, vertices, active) if found is None else found
+        depth = collision.penetration_depth(hands, vertices, fresh)
+        return collision.collision_energy(depth, collision.box_scale(vertices), active)
+
+    energies = {
+        "collision": collision_energy,
+        "keypoints_2d": lambda: keypoints_2d_energy(params, joints, observations),
+        "joints_3d": lambda: joints_3d_energy(joints, observations),
+        "relative_translation": lambda: relative_translation_energy(params, observations),
+        "shape_difference": lambda: shape_difference_energy(params.betas, valid),
+        "finger_twist": lambda: finger_twist_energy(joints, valid),
+        "joint_limits": lambda: joint_limit_energy(priors.joint_limits, params.hand_pose, valid),
+        "bone_scale": lambda: bone_scale_energy(joints, valid),
+        "shape_prior": lambda: shape_prior_energy(params.betas, valid),
+        "pose_prior": lambda: pose_prior_energy(priors.pose_prior, params.hand_pose, valid),
+        "vertices": lambda: vertices_energy(vertices, observations),
+    }
+    return {term: energies[term]() for term in terms}
+
+
+def weighted_sum(
+    energies: Mapping[str, Float[Array, "*batch"]],
+    weights: Mapping[str, Float[Array, ""]],
+) -> Float[Array, "*batch"]:
+    """Sum of weight times energy over the terms that have a weight."""
+    return sum(
+        (weights[term] * energy for term, energy in energies.items() if term in weights),
+        start=jnp.zeros_like(next(iter(energies.values()))),
+    )
+
+
+def search_collisions(
+    hands: Hands, params: TwoHandParams, observations: Observations
+) -> collision.Search:
+    """A fresh collision search, to be kept for some steps as `found`."""
+    posed = posed_hands(hands, params, observations.left_anchor)
+    return collision.search(hands, posed.vertices, both_hands(observations.hand_valid))
+
+
+def acting_terms(observations: Observations) -> dict[str, Array]:
+    """For each term that needs targets, the frames that have them, (*batch) bool."""
+
+    def any_positive(confidence: Array | None) -> Array:
+        if confidence is None:
+            return jnp.zeros_like(observations.left_anchor)
+        axes = tuple(range(observations.left_anchor.ndim, confidence.ndim))
+        return jnp.any(confidence > 0, axis=axes)
+
+    return {
+        "joints_3d": any_positive(observations.joints_3d_confidence),
+        "keypoints_2d": any_positive(observations.keypoints_2d_confidence),
+        "vertices": any_positive(observations.vertices_confidence),
+    }

@@ -1,0 +1,38 @@
+"""Strict numerics, two CPU devices, and hands that are made once."""
+
+import os
+
+# Before JAX starts: sharding is tested on two virtual devices of the one processor.
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+)
+
+import jax
+import pytest
+
+from mano_jax.model import HandModel, Hands, mirrored, two_hands
+from mano_jax.procedural import embedded_hand_model
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+    """Share compiled programs between the tests of one run."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax_cache")))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def right_model() -> HandModel:
+    return embedded_hand_model()
+
+
+@pytest.fixture(scope="session")
+def left_model(right_model) -> HandModel:
+    return mirrored(right_model)
+
+
+@pytest.fixture(scope="session")
+def hands(right_model, left_model) -> Hands:
+    return two_hands(right_model, left_model)

@@ -1,0 +1,294 @@
+"""Every term of the objective, and frames to evaluate it on: shared by the `test_objectives_*`.
+
+A new term is one line of `TERMS` (and one loop in `test_objectives_values.py`).
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from mano_jax.model import HandModel, Hands, PosedHands, two_hands
+from mano_jax.rotations import mirror_axis_angle
+from objectives import (
+    fingers,
+    joint_limits,
+    keypoints,
+    mesh_targets,
+    pose_prior,
+    relative_translation,
+    shape,
+)
+from objectives.problem import Observations, PerspectiveViews, TwoHandParams, posed_hands
+
+
+class Model(NamedTuple):
+    """The hands and the records that are made from them once."""
+
+    hands: Hands
+    limits: dict[str, joint_limits.JointLimits]
+    prior: pose_prior.PosePrior
+
+
+class Term(NamedTuple):
+    """A term as functions of (model, params, posed, observations)."""
+
+    energy: Callable[[Model, TwoHandParams, PosedHands, Observations], Array]
+    residual: Callable[[Model, TwoHandParams, PosedHands, Observations], Array] | None = None
+    kernel: str = "squared"
+
+
+def _limits(frame: str) -> Term:
+    return Term(
+        lambda m, p, h, o: joint_limits.joint_limit_energy(
+            m.limits[frame], p.hand_pose, o.hand_valid
+        )
+    )
+
+
+TERMS: dict[str, Term] = {
+    "keypoints_2d": Term(
+        lambda m, p, h, o: keypoints.keypoints_2d_energy(p, h.joints, o),
+        lambda m, p, h, o: keypoints.keypoints_2d_residual(p, h.joints, o),
+        "absolute",
+    ),
+    "joints_3d": Term(
+        lambda m, p, h, o: keypoints.joints_3d_energy(h.joints, o),
+        lambda m, p, h, o: keypoints.joints_3d_residual(h.joints, o),
+    ),
+    "relative_translation": Term(
+        lambda m, p, h, o: relative_translation.relative_translation_energy(p, o),
+        lambda m, p, h, o: relative_translation.relative_translation_residual(p, o),
+    ),
+    "shape_difference": Term(
+        lambda m, p, h, o: shape.shape_difference_energy(p.betas, o.hand_valid),
+        lambda m, p, h, o: shape.shape_difference_residual(p.betas, o.hand_valid),
+    ),
+    "finger_twist": Term(lambda m, p, h, o: fingers.finger_twist_energy(h.joints, o.hand_valid)),
+    "limits_axis_angle": _limits("axis_angle"),
+    "limits_bone_aligned": _limits("bone_aligned"),
+    "limits_pose_samples": _limits("pose_samples"),
+    "bone_scale": Term(
+        lambda m, p, h, o: shape.bone_scale_energy(h.joints, o.hand_valid),
+        lambda m, p, h, o: shape.bone_scale_residual(h.joints, o.hand_valid),
+    ),
+    "shape_prior": Term(
+        lambda m, p, h, o: shape.shape_prior_energy(p.betas, o.hand_valid),
+        lambda m, p, h, o: shape.shape_prior_residual(p.betas, o.hand_valid),
+    ),
+    "pose_prior": Term(
+        lambda m, p, h, o: pose_prior.pose_prior_energy(m.prior, p.hand_pose, o.hand_valid),
+        lambda m, p, h, o: pose_prior.pose_prior_residual(m.prior, p.hand_pose, o.hand_valid),
+    ),
+    "vertices": Term(
+        lambda m, p, h, o: mesh_targets.vertices_energy(h.vertices, o),
+        lambda m, p, h, o: mesh_targets.vertices_residual(h.vertices, o),
+    ),
+}
+NAMES = tuple(TERMS)
+CAMERAS = ("weak", "perspective", "two_views")
+FIELDS = tuple(TwoHandParams.__dataclass_fields__)
+FRAMES = 5
+WIDTH = 640.0
+"""Of the perspective images, pixels."""
+
+
+@cache
+def embedded_right_model() -> HandModel:
+    """The embedded right hand, straight from its file."""
+    with np.load(str(files("mano_jax") / "data" / "embedded_hand.npz")) as data:
+        array = {k: data[k].astype(np.float64) for k in data.files if k != "f"}
+        faces = data["f"].astype(np.int64)
+    samples = array["hands_coeffs"] @ array["hands_components"] + array["hands_mean"]
+    return HandModel(
+        side="right",
+        v_template=array["v_template"],
+        shapedirs=array["shapedirs"],
+        posedirs=array["posedirs"],
+        J_regressor=array["J_regressor"],
+        lbs_weights=array["weights"],
+        faces=faces,
+        pose_mean=array["hands_mean"],
+        pose_components=array["hands_components"],
+        pose_samples=samples,
+    )
+
+
+def make_model(dtype: type = np.float32) -> Model:
+    """Both embedded hands; float64 needs `jax.enable_x64(True)` around it."""
+    hands = two_hands(embedded_right_model(), dtype=jnp.dtype(dtype))
+    limits = {f: joint_limits.joint_limits(hands, f) for f in joint_limits.ANGLE_FRAMES}
+    return Model(hands, limits, pose_prior.pose_prior(hands))
+
+
+@cache
+def make_frames(camera: str) -> tuple[TwoHandParams, Observations]:
+    """Five frames, as NumPy float64 leaves (see `as_dtype`).
+
+    0 everything seen; 1 joints, vertices and the anchor wrist missing; 2 only a right hand;
+    3 only a left hand; 4 both hands, the left wrist missing. Poses break the joint limits, and no
+    frame sits at a kink.
+    """
+    rng = np.random.default_rng(CAMERAS.index(camera))
+    with jax.enable_x64(True):
+        model = make_model(np.float64)
+        params = _random_params(rng, np.asarray(model.hands.pose_mean))
+        hand_valid = np.array([[1, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
+        left_anchor = np.array([0, 0, 0, 1, 0], bool)
+        params = _without_absent(params, hand_valid)
+        posed = jax.jit(posed_hands)(model.hands, as_dtype(params), jnp.asarray(left_anchor))
+        views = None if camera == "weak" else _views(rng, 1 if camera == "perspective" else 2)
+        bare = Observations(hand_valid=hand_valid, left_anchor=left_anchor, views=views)
+        image = jax.jit(keypoints.project)(as_dtype(params), posed.joints, as_dtype(bare))
+        joints, vertices, image = map(np.asarray, (posed.joints, posed.vertices, image))
+
+    def confidence(shape: tuple[int, ...], hand_axis: int) -> np.ndarray:
+        values = rng.uniform(0.2, 1.0, shape) * (rng.uniform(size=shape) < 0.7)
+        values[0] = rng.uniform(0.2, 1.0, shape[1:])
+        mask = hand_valid.reshape(FRAMES, *[1] * (hand_axis - 1), 2, 1)
+        return values * mask
+
+    joints_confidence = confidence(joints.shape[:-1], 1)
+    joints_confidence[1, 0, 0], joints_confidence[1, 1, 0] = 0.0, 0.7
+    joints_confidence[4, 0, 0], joints_confidence[4, 1, 0] = 0.7, 0.0
+    joints_confidence[2, 0, 0], joints_confidence[3, 1, 0] = 0.6, 0.5
+    noise_2d = 0.05 if views is None else 6.0
+    observations = replace(
+        bare,
+        keypoints_2d=image + noise_2d * rng.normal(size=image.shape),
+        keypoints_2d_confidence=confidence(image.shape[:-1], 2),
+        joints_3d=joints + 0.02 * rng.normal(size=joints.shape) + rng.normal(size=3),
+        joints_3d_confidence=joints_confidence,
+        vertices=vertices + 0.005 * rng.normal(size=vertices.shape) + rng.normal(size=3),
+        vertices_confidence=confidence(vertices.shape[:-1], 1),
+    )
+    return params, observations
+
+
+def _random_params(rng: np.random.Generator, pose_mean: np.ndarray) -> TwoHandParams:
+    return TwoHandParams(
+        global_orient=rng.normal(0.0, 0.7, (FRAMES, 2, 3)),
+        hand_pose=pose_mean + rng.normal(0.0, 0.3, (FRAMES, 2, 15, 3)),
+        betas=rng.normal(0.0, 1.0, (FRAMES, 2, 10)),
+        relative_transl=np.array([0.09, 0.02, -0.03]) + rng.normal(0.0, 0.03, (FRAMES, 3)),
+        root_transl=np.array([0.05, -0.02, 0.6]) + rng.normal(0.0, 0.02, (FRAMES, 3)),
+        weak_camera=np.array([5.0, 0.02, -0.03]) + rng.normal(0.0, 0.02, (FRAMES, 3)),
+    )
+
+
+def _without_absent(params: TwoHandParams, hand_valid: np.ndarray) -> TwoHandParams:
+    """An absent hand holds zeros, and so does tau beside it."""
+    return replace(
+        params,
+        global_orient=params.global_orient * hand_valid[:, :, None],
+        hand_pose=params.hand_pose * hand_valid[:, :, None, None],
+        betas=params.betas * hand_valid[:, :, None],
+        relative_transl=params.relative_transl * hand_valid.all(axis=1)[:, None],
+    )
+
+
+def _views(rng: np.random.Generator, count: int) -> PerspectiveViews:
+    """One plain view, or two of which both distort and the second stands aside."""
+    K = np.tile([[500.0, 3.0, 310.0], [0.0, 520.0, 250.0], [0.0, 0.0, 1.0]], (FRAMES, count, 1, 1))
+    K[..., 0, 2] += rng.normal(0.0, 10.0, (FRAMES, count))
+    T = np.tile(np.eye(4), (FRAMES, count, 1, 1))
+    cosine, sine = np.cos(0.5), np.sin(0.5)
+    T[:, 1:, :3, :3] = [[cosine, 0.0, sine], [0.0, 1.0, 0.0], [-sine, 0.0, cosine]]
+    T[:, 1:, :3, 3] = [-0.3, 0.02, 0.1]
+    coefficients = np.array([0.1, -0.05, 0.004, -0.003, 0.01, 0.02, -0.01, 0.003, *[2e-3] * 4])
+    distortion = coefficients * rng.uniform(0.5, 1.0, (FRAMES, count, 12))
+    return PerspectiveViews(
+        K=K,
+        distortion=distortion if count > 1 else distortion[..., :0],
+        T_view_camera=T,
+        pixel_scale=rng.uniform(80.0, 120.0, (FRAMES, count)),
+    )
+
+
+def as_dtype(tree, dtype: type = np.float64):
+    """A record of NumPy arrays as JAX arrays, floats in the dtype asked for."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else x.dtype), tree
+    )
+
+
+def all_energies(
+    model: Model, params: TwoHandParams, posed: PosedHands, observations: Observations
+) -> Array:
+    """Every term of `TERMS`, (terms, frames)."""
+    return jnp.stack([term.energy(model, params, posed, observations) for term in TERMS.values()])
+
+
+def evaluate(model: Model, params: TwoHandParams, observations: Observations) -> Array:
+    """Pose the hands, then `all_energies`."""
+    posed = posed_hands(model.hands, params, observations.left_anchor)
+    return all_energies(model, params, posed, observations)
+
+
+def gradients(function: Callable, argument) -> tuple[Array, object]:
+    """Values (terms, frames), and each term's own gradient on a leading axis of terms."""
+    values, pull = jax.vjp(function, argument)
+    eye = jnp.eye(values.shape[0], dtype=values.dtype)
+    cotangents = jnp.broadcast_to(eye[:, :, None], (*eye.shape, values.shape[1]))
+    return values, jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
+
+
+@jax.jit
+def values_and_gradients(
+    model: Model, params: TwoHandParams, observations: Observations
+) -> tuple[Array, TwoHandParams]:
+    """Energies (terms, frames), and their gradients: fields of shape (terms, frames, ...)."""
+    return gradients(lambda p: evaluate(model, p, observations), params)
+
+
+def mirrored_params(params: TwoHandParams) -> TwoHandParams:
+    """The same two hands in a mirror: right becomes left."""
+    flip = jnp.array([-1.0, 1.0, 1.0], params.betas.dtype)
+    return TwoHandParams(
+        global_orient=mirror_axis_angle(params.global_orient[..., ::-1, :]),
+        hand_pose=mirror_axis_angle(params.hand_pose[..., ::-1, :, :]),
+        betas=params.betas[..., ::-1, :],
+        # Left minus right: the hands swap, and so does the sign, except along the mirrored axis.
+        relative_transl=-params.relative_transl * flip,
+        root_transl=params.root_transl * flip,
+        weak_camera=params.weak_camera * jnp.array([1.0, -1.0, 1.0], flip.dtype),
+    )
+
+
+def mirrored_observations(o: Observations) -> Observations:
+    """What is seen of the mirrored frame."""
+    dtype = o.joints_3d.dtype
+    flip = jnp.array([-1.0, 1.0, 1.0], dtype)
+    image = o.keypoints_2d[..., ::-1, :, :] * flip[:2]
+    views = o.views
+    if views is not None:
+        image = image + jnp.array([WIDTH, 0.0], dtype)
+        # u' = WIDTH - u: the skew and the principal point turn, and so does every distortion
+        # coefficient that is odd in x (p2, s1, s2).
+        K = views.K.at[..., 0, 1].multiply(-1.0)
+        K = K.at[..., 0, 2].set(WIDTH - K[..., 0, 2])
+        odd = jnp.array([1, 1, 1, -1, 1, 1, 1, 1, -1, -1, 1, 1], dtype)
+        M = jnp.array([-1.0, 1.0, 1.0, 1.0], dtype)
+        views = PerspectiveViews(
+            K=K,
+            distortion=views.distortion * odd[: views.distortion.shape[-1]],
+            T_view_camera=views.T_view_camera * M[:, None] * M,
+            pixel_scale=views.pixel_scale,
+        )
+    return Observations(
+        hand_valid=o.hand_valid[..., ::-1],
+        left_anchor=~o.left_anchor,
+        keypoints_2d=image,
+        keypoints_2d_confidence=o.keypoints_2d_confidence[..., ::-1, :],
+        views=views,
+        joints_3d=o.joints_3d[..., ::-1, :, :] * flip,
+        joints_3d_confidence=o.joints_3d_confidence[..., ::-1, :],
+        vertices=o.vertices[..., ::-1, :, :] * flip,
+        vertices_confidence=o.vertices_confidence[..., ::-1, :],
+    )

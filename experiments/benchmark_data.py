@@ -12,22 +12,21 @@ closely interacting hands. Each frame has a random generator of its own, so fram
 whatever the number of frames.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from fitting.metrics import max_p, mpjpe
+from fitting.metrics import mpjpe
 from fitting.predictions import TwoHandPredictions
-from mano_jax.cameras import project_weak
 from mano_jax.joint_orders import index
-from mano_jax.model import Hands, assemble, pose_hands, pose_joints
-from objectives.collision import exact_depths, exact_distances
+from mano_jax.model import Hands, assemble, pose_hands
+from objectives.collision import penetration_depth, search, surface_distance
 
 TRUTH_GAP_MM: Final = 2.0
 """The true surfaces are nearer than this."""
@@ -47,7 +46,31 @@ MISSING_JOINTS: Final = 0.05
 
 _CROP_FILL = 0.8
 _NEAR_M = 0.01
-_BOTH = np.ones((1, 2), bool)
+_LEAST_NEAR_VERTICES = 100
+"""Of 1556: fewer within 1 cm of the other hand is a graze, not an interaction."""
+_RIM_CLEARANCE_M = 0.008
+"""The true hands keep this far from each other's wrist opening, where inside and outside are a
+matter of the cap: a depth there would jump."""
+_RIM_PENALTY = 10
+"""What a vertex near that opening costs, in near vertices."""
+_PART_BONUS = 10
+"""Several fingers in contact are worth more than one large patch: near vertices a bone."""
+
+# The search for one true frame: pose pairs, placements of each, those that settle, and the steps
+# they take. More of each gives closer contact for more time.
+_ROUNDS = 6
+_POSE_PAIRS = 4
+_PLACEMENTS = 12
+_FINALISTS = 2
+_SETTLING_STEPS = 45
+
+_ATTEMPTS = 16
+"""Draws of a regressor's errors before a frame is given up."""
+_SHIFT_M = (0.004, 0.004, 0.010)
+"""Standard deviation of its relative translation: depth is the hard direction."""
+_SHIFT_SIZES = (0.6, -0.6, 1.2, -1.2, 1.8, -1.8)
+"""Multiples of one drawn translation error that are tried."""
+_SHIFT_DRAWS = 3
 
 
 @dataclass(frozen=True)
@@ -137,87 +160,145 @@ def make_interactions(
     )
 
 
+def _collect(records: list[tuple[dict, dict]], kind: int) -> dict[str, np.ndarray]:
+    return {name: np.stack([record[kind][name] for record in records]) for name in records[0][kind]}
+
+
 def _stack(frames: list[_Frame]) -> dict[str, np.ndarray]:
-    fields = ("global_orient", "hand_pose", "betas", "relative_transl")
-    stacked = {name: np.stack([getattr(f, name) for f in frames]) for name in fields}
+    stacked = {x.name: np.stack([getattr(f, x.name) for f in frames]) for x in fields(_Frame)}
     return {"hand_valid": np.ones((len(frames), 2), bool), **stacked}
 
 
 # ---- truth: two hands in contact ---------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Surface:
+    """What both hands' surfaces have in common, by vertex numbers."""
+
+    edges: Int[np.ndarray, "E 2"]
+    parts: Int[np.ndarray, "V"]
+    """The bone that each vertex follows most."""
+    rim: Int[np.ndarray, "L"]
+    """The wrist opening's vertices."""
+
+    @classmethod
+    def of(cls, hands: Hands) -> "_Surface":
+        faces = np.asarray(hands.faces[0])
+        pairs = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
+        return cls(
+            edges=np.unique(np.sort(pairs, axis=1), axis=0),
+            parts=np.asarray(hands.lbs_weights[0]).argmax(axis=1),
+            rim=np.unique(np.asarray(hands.cap_faces[0])),
+        )
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two posed hands with their wrists at the origin, before the left one is placed."""
+
+    hand_pose: Float[np.ndarray, "2 15 3"]
+    betas: Float[np.ndarray, "2 S"]
+    vertices: Float[np.ndarray, "2 V 3"]
+    joints: Float[np.ndarray, "2 21 3"]
+    right_skin: Float[np.ndarray, "P 3"]
+    left_skin: Float[np.ndarray, "P 3"]
+    right_tree: cKDTree
+
+
+@dataclass(frozen=True)
+class _Placement:
+    """Where the left hand is; the right one stays as it was posed."""
+
+    R: Float[np.ndarray, "3 3"]
+    wrist: Float[np.ndarray, "3"]
+    direction: Float[np.ndarray, "3"]
+    """The way in which it slides."""
+    score: float
+    """Near vertices, and the bonus for the bones that they belong to."""
+    centre: Float[np.ndarray, "3"]
+    """Middle of the near vertices."""
+
+
 def _draw_truth(hands: Hands, rng: np.random.Generator, number: int) -> _Frame:
     """Two hands that touch in an arrangement, seen from anywhere."""
-    names = list(_ARRANGEMENTS)
-    variants = _ARRANGEMENTS[names[number % len(names)]]
+    name = list(_ARRANGEMENTS)[number % len(_ARRANGEMENTS)]
+    surface = _Surface.of(hands)
     for _ in range(_ROUNDS):
-        for frame, right, left, direction in _candidates(hands, rng, variants):
-            touching = _touch(hands, rng, frame, right, left, direction)
-            if touching is not None:
-                return _seen_from(touching, Rotation.random(rng=rng))
+        for pair, placement in _candidates(hands, rng, _ARRANGEMENTS[name], surface):
+            settled = _settle(rng, pair, placement, surface)
+            frame = _touch(hands, rng, pair, settled, surface)
+            if frame is not None:
+                return _seen_from(frame, Rotation.random(rng=rng))
     raise ValueError(
-        f"found no contact for {names[number % len(names)]!r} in {_ROUNDS} rounds: "
-        "is this a hand model in metres?"
+        f"found no contact for {name!r} in {_ROUNDS} rounds: is this a hand model in metres?"
     )
 
 
-_ROUNDS = 6
-_POSE_PAIRS = 6
-_PLACEMENTS = 16
-_FINALISTS = 4
-
-
-def _candidates(hands: Hands, rng: np.random.Generator, variants: tuple[_Arrangement, ...]):
-    """The placements with most skin near the other hand, best first.
-
-    Yields frames without a contact yet: (frame, right vertices, left vertices, direction), the
-    left hand at its roughly estimated contact. The right hand is not turned; the view is
-    drawn later.
-    """
-    poses = np.stack([_draw_pose(hands, rng) for _ in range(_POSE_PAIRS)])
-    shared = rng.normal(0, 0.7, (_POSE_PAIRS, 1, hands.num_betas))
-    betas = shared + rng.normal(0, 0.1, (_POSE_PAIRS, 2, hands.num_betas))
-    vertices, joints = _pose(hands, np.zeros((_POSE_PAIRS, 2, 3)), poses, betas)
-    faces = np.asarray(hands.faces)
+def _candidates(
+    hands: Hands,
+    rng: np.random.Generator,
+    variants: tuple[_Arrangement, ...],
+    surface: _Surface,
+) -> list[tuple[_Pair, _Placement]]:
+    """The drawn placements with most skin near the other hand, best first."""
     found = []
-    for pair in range(_POSE_PAIRS):
-        right, left = vertices[pair] - joints[pair, :, None, 0]
-        right_joints, left_joints = joints[pair] - joints[pair, :, :1]
-        # Posed alone, a hand has no wrist rotation: these axes are its pose's.
-        right_axes, left_axes = _palm_axes(right_joints, 0), _palm_axes(left_joints, 1)
-        right_skin = _skin_points(right, faces[0])
-        tree = cKDTree(right_skin)
+    for _ in range(_POSE_PAIRS):
+        pair = _draw_pair(hands, rng, surface)
         for _ in range(_PLACEMENTS):
             arrangement = variants[rng.integers(len(variants))]
-            R, offset, direction = _place(
-                rng, arrangement, right_axes, left_axes, right_joints, left_joints
-            )
-            turned = left @ R.T + offset
-            skin = _skin_points(turned, faces[1])
-            slide = _rough_slide(right_skin, skin, direction)
-            moved = turned + slide * direction
-            distance, _ = tree.query(moved, distance_upper_bound=_NEAR_M)
-            near = np.isfinite(distance)
-            frame = _Frame(
-                global_orient=np.stack([np.zeros(3), Rotation.from_matrix(R).as_rotvec()]),
-                hand_pose=poses[pair],
-                betas=betas[pair],
-                relative_transl=offset + slide * direction,
-            )
-            score = near.sum() + _PART_BONUS * len(np.unique(_parts(hands)[near]))
-            found.append((score, frame, right, moved, direction))
-    found.sort(key=lambda entry: -entry[0])
-    for _, frame, right, moved, direction in found[:_FINALISTS]:
-        yield frame, right, moved, direction
+            R, wrist, direction = _place(rng, arrangement, pair)
+            found.append((pair, _slide(pair, R, wrist, direction, surface)))
+    found.sort(key=lambda entry: -entry[1].score)
+    return found[:_FINALISTS]
 
 
-_PART_BONUS = 10
-"""A contact of several fingers is worth more than one large one, in near vertices a bone."""
+def _draw_pair(hands: Hands, rng: np.random.Generator, surface: _Surface) -> _Pair:
+    pose = _draw_pose(hands, rng)
+    # One person's hands: alike in shape, not the same.
+    betas = rng.normal(0, 0.7, hands.num_betas) + rng.normal(0, 0.1, (2, hands.num_betas))
+    unplaced = _Frame(np.zeros((2, 3)), pose, betas, np.zeros(3))
+    vertices, joints = _together(hands, unplaced)
+    right_skin, left_skin = (
+        _skin_points(v, np.asarray(f), surface.edges)
+        for v, f in zip(vertices, hands.faces, strict=True)
+    )
+    return _Pair(pose, betas, vertices, joints, right_skin, left_skin, cKDTree(right_skin))
 
 
-def _parts(hands: Hands) -> np.ndarray:
-    """The bone that each vertex follows most."""
-    return np.asarray(hands.lbs_weights[0]).argmax(axis=1)
+def _slide(
+    pair: _Pair, R: np.ndarray, wrist: np.ndarray, direction: np.ndarray, surface: _Surface
+) -> _Placement:
+    """Move the left hand until it roughly touches, and count what is near."""
+    wrist = wrist + direction * _rough_slide(
+        pair.right_skin, pair.left_skin @ R.T + wrist, direction
+    )
+    vertices = pair.vertices[1] @ R.T + wrist
+    distance, nearest = pair.right_tree.query(vertices, distance_upper_bound=_NEAR_M)
+    near = np.isfinite(distance)
+    at_rim = near & (np.isin(nearest, surface.rim) | np.isin(np.arange(len(near)), surface.rim))
+    score = (
+        np.count_nonzero(near)
+        + _PART_BONUS * len(np.unique(surface.parts[near]))
+        - _RIM_PENALTY * np.count_nonzero(at_rim)
+    )
+    centre = vertices[near].mean(axis=0) if near.any() else wrist
+    return _Placement(R, wrist, direction, float(score), centre)
+
+
+def _settle(
+    rng: np.random.Generator, pair: _Pair, placement: _Placement, surface: _Surface
+) -> _Placement:
+    """Let the left hand nestle: small random turns and shifts, kept where more skin comes near."""
+    for _ in range(_SETTLING_STEPS):
+        turn = Rotation.from_rotvec(rng.normal(0, np.deg2rad(7), 3)).as_matrix()
+        shift = rng.normal(0, 0.004, 3) - 0.1 * placement.direction
+        # About the contact, so that a turn does not undo it.
+        wrist = turn @ (placement.wrist - placement.centre) + placement.centre + shift
+        moved = _slide(pair, turn @ placement.R, wrist, placement.direction, surface)
+        if moved.score > placement.score:
+            placement = moved
+    return placement
 
 
 def _draw_pose(hands: Hands, rng: np.random.Generator) -> Float[np.ndarray, "2 15 3"]:
@@ -248,14 +329,10 @@ def _palm_axes(joints: Float[np.ndarray, "21 3"], hand: int) -> Float[np.ndarray
 
 
 def _place(
-    rng: np.random.Generator,
-    arrangement: _Arrangement,
-    right_axes: np.ndarray,
-    left_axes: np.ndarray,
-    right_joints: np.ndarray,
-    left_joints: np.ndarray,
+    rng: np.random.Generator, arrangement: _Arrangement, pair: _Pair
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rotation and wrist of the left hand well before contact, and its sliding direction."""
+    right_axes, left_axes = (_palm_axes(joints, hand) for hand, joints in enumerate(pair.joints))
     forward, palm, direction = (
         right_axes @ _unit(np.array(v, float))
         for v in (arrangement.forward, arrangement.palm, arrangement.approach)
@@ -265,11 +342,11 @@ def _place(
     turn = np.deg2rad(rng.uniform(-1, 1) * arrangement.turn_deg)
     tilt = Rotation.from_rotvec(np.deg2rad(10) * rng.normal(size=3))
     R = (tilt * Rotation.from_rotvec(turn * direction)).as_matrix() @ target @ left_axes.T
-    meets = [
+    right_meets, left_meets = (
         _along_hand(joints, rng.uniform(*span), rng)
-        for joints, span in zip((right_joints, left_joints), arrangement.reach, strict=True)
-    ]
-    return R, meets[0] - R @ meets[1] - 0.5 * direction, direction
+        for joints, span in zip(pair.joints, arrangement.reach, strict=True)
+    )
+    return R, right_meets - R @ left_meets - 0.5 * direction, direction
 
 
 def _along_hand(joints: np.ndarray, reach: float, rng: np.random.Generator) -> np.ndarray:
@@ -278,11 +355,9 @@ def _along_hand(joints: np.ndarray, reach: float, rng: np.random.Generator) -> n
     return reach * tip + rng.uniform(-0.015, 0.015, 3)
 
 
-def _skin_points(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Vertices, edge midpoints (twice) and face centres: points some 2 mm apart."""
-    corners = vertices[faces]
-    middles = (corners + np.roll(corners, 1, axis=1)) / 2
-    return np.concatenate([vertices, middles.reshape(-1, 3), corners.mean(1)])
+def _skin_points(vertices: np.ndarray, faces: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    """Vertices, edge midpoints and face centres: points some 2 mm apart."""
+    return np.concatenate([vertices, vertices[edges].mean(1), vertices[faces].mean(1)])
 
 
 def _rough_slide(
@@ -307,52 +382,45 @@ def _rough_slide(
 def _touch(
     hands: Hands,
     rng: np.random.Generator,
-    frame: _Frame,
-    right: np.ndarray,
-    left: np.ndarray,
-    direction: np.ndarray,
+    pair: _Pair,
+    placement: _Placement,
+    surface: _Surface,
 ) -> _Frame | None:
     """Slide the left hand to its exact contact less a small gap; None if that is not clean."""
+    gap = rng.uniform(0.0003, 0.001)
     # Half a metre back the hands are apart, whatever the rough slide missed.
-    back = left - 0.5 * direction
-    travel = float(_first_contact(hands, jnp.asarray(right), jnp.asarray(back), direction))
+    start = placement.wrist - 0.5 * placement.direction
+    across = _unit(np.cross(placement.direction, np.eye(3)[np.abs(placement.direction).argmin()]))
+    axes = np.stack([placement.direction, across, np.cross(placement.direction, across)])
+    right, left = pair.vertices[0], pair.vertices[1] @ placement.R.T + start
+    turned = (jnp.asarray(points @ axes.T, jnp.float32) for points in (right, left))
+    travel = float(_first_contact(hands, *turned))
     if not np.isfinite(travel):
         return None
-    shift = (travel - 0.5 - rng.uniform(0.0005, 0.0012)) * direction
-    pair = jnp.asarray(np.stack([right, left + shift])[None], jnp.float32)
-    depth, distance = (np.asarray(x) for x in _depths_and_distances(hands, pair))
-    contact = (
-        depth.max() * 1000 < 0.8 * TRUTH_MAX_P_MM
-        and distance.min() * 1000 < 0.75 * TRUTH_GAP_MM
-        and np.count_nonzero(distance < _NEAR_M) >= _LEAST_NEAR_VERTICES
-    )
-    if not contact:
+    shift = (travel - gap) * placement.direction
+    depth, distance = _measure(hands, np.stack([right, left + shift]))
+    if (
+        depth.max() * 1000 > 0.8 * TRUTH_MAX_P_MM
+        or distance.min() * 1000 > 0.75 * TRUTH_GAP_MM
+        or distance[:, surface.rim].min() < _RIM_CLEARANCE_M
+        or np.count_nonzero(distance < _NEAR_M) < _LEAST_NEAR_VERTICES
+    ):
         return None
-    return _Frame(frame.global_orient, frame.hand_pose, frame.betas, frame.relative_transl + shift)
-
-
-_LEAST_NEAR_VERTICES = 80
-"""Of 1556: fewer within 1 cm is a graze, not an interaction."""
+    orient = np.stack([np.zeros(3), Rotation.from_matrix(placement.R).as_rotvec()])
+    return _Frame(orient, pair.hand_pose, pair.betas, start + shift)
 
 
 @jax.jit
 def _first_contact(
-    hands: Hands,
-    right: Float[Array, "V 3"],
-    left: Float[Array, "V 3"],
-    direction: Float[Array, "3"],
+    hands: Hands, right: Float[Array, "V 3"], left: Float[Array, "V 3"]
 ) -> Float[Array, ""]:
-    """Distance that the left hand travels until a vertex of either meets a face of the other.
+    """How far the left hand goes along the first axis until vertices of either meet the other.
 
     It must start wholly before the right hand. Edges that meet edges first are not seen: they
-    may overlap by a few tenths of a millimetre, less than the gap left afterwards.
+    may overlap by a few tenths of a millimetre, about the gap left afterwards.
     """
-    axes = jnp.linalg.qr(jnp.column_stack([direction, jnp.eye(3)[:, :2]]))[0].T
-    # QR may flip the first axis.
-    axes = axes.at[0].multiply(jnp.sign(jnp.dot(axes[0], direction)))
-    turned_right, turned_left = right @ axes.T, left @ axes.T
-    forth = _heights_over(turned_left, turned_right[hands.faces[0]])
-    back = _heights_over(turned_right, turned_left[hands.faces[1]])
+    forth = _heights_over(left, right[hands.faces[0]])
+    back = _heights_over(right, left[hands.faces[1]])
     return jnp.minimum(
         jnp.min(jnp.where(jnp.isnan(forth), jnp.inf, forth)),
         jnp.min(jnp.where(jnp.isnan(back), jnp.inf, -back)),
@@ -386,38 +454,29 @@ def _seen_from(frame: _Frame, view: Rotation) -> _Frame:
 # ---- predictions: what a regressor would say ---------------------------------------------------
 
 
-_SIZES = 7
-_DIRECTIONS = 3
-_ATTEMPTS = 12
-
-
 def _draw_prediction(hands: Hands, rng: np.random.Generator, truth: _Frame) -> _Frame:
     """Parameters with a regressor's errors, of a size within the stated bounds.
 
-    Pose, orientation and shape errors are scaled to a drawn MPJPE; then errors of the relative
-    translation, mostly in depth, are tried until the penetration is that of a regressor too.
+    Pose, orientation and shape errors are scaled to a drawn MPJPE; of several errors of the
+    relative translation, mostly in depth, the one nearest to a drawn MAX-P is taken.
     """
-    true_joints = _joints(hands, [truth])
+    low, high = START_MAX_P_MM
     for _ in range(_ATTEMPTS):
         errors = _draw_errors(hands, rng, truth)
         wanted = rng.uniform(START_MPJPE_MM[0] + 1, START_MPJPE_MM[1] - 1)
-        amount = _scale_to(hands, truth, true_joints, errors, wanted)
+        wanted_depth = rng.uniform(low + 1, high - 1)
+        amount = _scale_to(hands, truth, errors, wanted)
         if amount is None:
             continue
         base = _with_errors(truth, errors, amount)
-        # One standard deviation of a monocular regressor: 5 mm across, 12 mm in depth.
-        across = rng.normal(size=(_DIRECTIONS, 3)) * [0.005, 0.005, 0.012]
-        sizes = np.array([0.0, 0.5, -0.5, 1.0, -1.0, 1.6, -1.6])
-        shifts = (sizes[:, None, None] * across).reshape(-1, 3)
-        tried = [
-            _Frame(base.global_orient, base.hand_pose, base.betas, base.relative_transl + s)
-            for s in shifts
-        ]
-        depth = _penetration_mm(hands, tried)
-        low, high = START_MAX_P_MM
-        fits = np.flatnonzero((depth > low + 0.3) & (depth < high - 0.3))
-        if len(fits):
-            return tried[int(rng.choice(fits))]
+        draws = rng.normal(size=(_SHIFT_DRAWS, 3)) * _SHIFT_M
+        shifts = np.multiply.outer(np.array(_SHIFT_SIZES), draws).reshape(-1, 3)
+        shifts = np.concatenate([np.zeros((1, 3)), shifts])
+        tried = [replace(base, relative_transl=base.relative_transl + s) for s in shifts]
+        depth = np.array([_penetration_mm(hands, frame) for frame in tried])
+        best = np.abs(depth - wanted_depth).argmin()
+        if low + 0.3 < depth[best] < high - 0.3:
+            return tried[best]
     raise ValueError(
         f"no simulated error gave a penetration of {START_MAX_P_MM} mm in {_ATTEMPTS} attempts"
     )
@@ -432,7 +491,7 @@ def _draw_errors(hands: Hands, rng: np.random.Generator, truth: _Frame) -> dict[
     confused = rng.uniform(0.05, 0.3, (2, 1, 1)) * (elsewhere - truth.hand_pose)
     return {
         "pose": to_mean + confused + rng.normal(0, 0.04, (2, 15, 3)),
-        "shared_twist": rng.normal(0, np.deg2rad(5), 3),
+        "shared_twist": rng.normal(0, np.deg2rad(4), 3),
         "twist": rng.normal(0, np.deg2rad(6), (2, 3)),
         "betas": -0.5 * truth.betas + rng.normal(0, 0.4, truth.betas.shape),
     }
@@ -450,17 +509,13 @@ def _with_errors(truth: _Frame, errors: dict[str, np.ndarray], amount: float) ->
 
 
 def _scale_to(
-    hands: Hands,
-    truth: _Frame,
-    true_joints: np.ndarray,
-    errors: dict[str, np.ndarray],
-    wanted_mm: float,
+    hands: Hands, truth: _Frame, errors: dict[str, np.ndarray], wanted_mm: float
 ) -> float | None:
     """How much of the errors gives this MPJPE, by interpolation; None if twice is not enough."""
-    amounts = np.linspace(0, 2, 17)
-    joints = _joints(hands, [_with_errors(truth, errors, a) for a in amounts])
-    valid = np.ones((len(amounts), 2), bool)
-    found = mpjpe(joints, np.broadcast_to(true_joints, joints.shape), valid)
+    amounts = np.linspace(0, 2, 9)
+    joints = np.stack([_together(hands, _with_errors(truth, errors, a))[1] for a in amounts])
+    true_joints = np.broadcast_to(joints[:1], joints.shape)
+    found = mpjpe(joints, true_joints, np.ones((len(amounts), 2), bool))
     beyond = np.flatnonzero(found >= wanted_mm)
     if not len(beyond):
         return None
@@ -474,19 +529,18 @@ def _scale_to(
 
 def _observe(hands: Hands, rng: np.random.Generator, truth: _Frame):
     """Camera, joints and keypoints: exact ones for the truth, noisy ones for the predictions."""
-    vertices, joints = _together(hands, [truth])
-    camera = _fitting_camera(vertices[0].reshape(-1, 3)).astype(np.float32)
-    joints = joints[0]
-    pixels = project_weak(jnp.asarray(joints, jnp.float32), jnp.asarray(camera)[None])
+    vertices, joints = _together(hands, truth)
+    camera = _fitting_camera(vertices.reshape(-1, 3))
+    pixels = camera[0] * (joints[..., :2] + camera[1:])
     one = np.ones((2, 21, 1))
     exact = {
         "weak_camera": camera,
         "joints_3d": np.concatenate([joints, one], axis=-1),
-        "keypoints_2d": np.concatenate([np.asarray(pixels), one], axis=-1),
+        "keypoints_2d": np.concatenate([pixels, one], axis=-1),
     }
     seen = (rng.uniform(size=(2, 21, 1)) >= MISSING_JOINTS).astype(float)
     noisy_joints = joints + rng.normal(0, JOINT_NOISE_M, joints.shape)
-    noisy_pixels = np.asarray(pixels) + rng.normal(0, KEYPOINT_NOISE, pixels.shape)
+    noisy_pixels = pixels + rng.normal(0, KEYPOINT_NOISE, pixels.shape)
     noisy = {
         "weak_camera": camera,
         "joints_3d": np.concatenate([noisy_joints * seen, seen], axis=-1),
@@ -501,71 +555,43 @@ def _fitting_camera(points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "3"]:
     return np.array([2 * _CROP_FILL / (high - low).max(), *(-(low + high) / 2)])
 
 
-# ---- the hand model, for lists of frames -------------------------------------------------------
+# ---- the hand model, one frame at a time -------------------------------------------------------
 
 
-def _arrays(frames: list[_Frame]) -> dict[str, Array]:
-    """Stacked parameters, single precision."""
-    names = ("global_orient", "hand_pose", "betas", "relative_transl")
-    return {n: jnp.asarray(np.stack([getattr(f, n) for f in frames]), jnp.float32) for n in names}
-
-
-def _pose(hands: Hands, orient, pose, betas) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices and joints of each hand in its own frame."""
-    posed = _pose_hands(hands, *(jnp.asarray(x, jnp.float32) for x in (orient, pose, betas)))
-    return np.asarray(posed.vertices, np.float64), np.asarray(posed.joints, np.float64)
-
-
-@jax.jit
-def _pose_hands(hands: Hands, global_orient: Array, hand_pose: Array, betas: Array):
-    return pose_hands(hands, global_orient=global_orient, hand_pose=hand_pose, betas=betas)
-
-
-def _together(hands: Hands, frames: list[_Frame]) -> tuple[np.ndarray, np.ndarray]:
+def _together(hands: Hands, frame: _Frame) -> tuple[np.ndarray, np.ndarray]:
     """Vertices and joints of both hands, origin at the right wrist."""
-    vertices, joints = _assembled(hands, **_arrays(frames))
+    parameters = {f.name: jnp.asarray(getattr(frame, f.name), jnp.float32) for f in fields(frame)}
+    vertices, joints = _assembled(hands, **parameters)
     return np.asarray(vertices, np.float64), np.asarray(joints, np.float64)
 
 
 @jax.jit
 def _assembled(hands: Hands, *, relative_transl: Array, **pose: Array) -> tuple[Array, Array]:
     posed = pose_hands(hands, **pose)
-    wrists = posed.joints[..., 0, :]
-    right_anchor = jnp.zeros(relative_transl.shape[:-1], bool)
+    wrists, right_anchor = posed.joints[:, 0], jnp.zeros((), bool)
     return (
         assemble(posed.vertices, wrists, relative_transl, right_anchor),
         assemble(posed.joints, wrists, relative_transl, right_anchor),
     )
 
 
-def _joints(hands: Hands, frames: list[_Frame]) -> np.ndarray:
-    """Joints of each hand in its own frame, without its surface."""
-    arrays = _arrays(frames)
-    del arrays["relative_transl"]
-    return np.asarray(_joints_of(hands, **arrays), np.float64)
+def _penetration_mm(hands: Hands, frame: _Frame) -> float:
+    """MAX-P by the exact engine."""
+    depth, _ = _measure(hands, _together(hands, frame)[0])
+    return 1000 * float(depth.max())
+
+
+def _measure(hands: Hands, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and unsigned distance of each vertex to the other hand, metres, (2, V) both."""
+    measured = _measured(hands, jnp.asarray(vertices[None], jnp.float32))
+    depth, distance = (np.asarray(x[0], np.float64) for x in measured)
+    return depth, distance
 
 
 @jax.jit
-def _joints_of(hands: Hands, **pose: Array) -> Array:
-    return pose_joints(hands, **pose)
-
-
-def _penetration_mm(hands: Hands, frames: list[_Frame]) -> np.ndarray:
-    """MAX-P of each frame."""
-    vertices, _ = _assembled(hands, **_arrays(frames))
-    valid = np.ones((len(frames), 2), bool)
-    return max_p(_depths(hands, vertices), valid)
-
-
-@jax.jit
-def _depths(hands: Hands, vertices: Array) -> Array:
-    return exact_depths(hands, vertices, jnp.ones(len(vertices), bool))
-
-
-@jax.jit
-def _depths_and_distances(hands: Hands, vertices: Array) -> tuple[Array, Array]:
-    active = jnp.ones(len(vertices), bool)
-    return exact_depths(hands, vertices, active), exact_distances(hands, vertices, active)
+def _measured(hands: Hands, vertices: Array) -> tuple[Array, Array]:
+    found = search(hands, vertices, jnp.ones(1, bool), everywhere=True)
+    return penetration_depth(hands, vertices, found), surface_distance(hands, vertices, found)
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ EXIT_INTERRUPTED = 130
 
 HandsPath = Annotated[
     Path | None,
-    arg(name="hands", metavar="PATH", help_behavior_hint="the embedded hand, or MANOFIT_HANDS"),
+    arg(metavar="PATH", help_behavior_hint="(default: MANOFIT_HANDS, else the embedded hand)"),
 ]
 
 
@@ -258,10 +258,15 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     command = tyro.cli(
-        tyro.conf.OmitSubcommandPrefixes[tyro.conf.OmitArgPrefixes[Command]],
+        Command,
         prog="manofit",
         description="Refine two interacting MANO hands. Add --debug for tracebacks; --version.",
         args=arguments,
+        config=(
+            tyro.conf.OmitSubcommandPrefixes,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.FlagCreatePairsOff,
+        ),
     )
     try:
         command.run()
@@ -281,8 +286,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _is_users(error: Exception) -> bool:
     """Whether an error is the user's to mend, and no fault of the program."""
     from fitting.errors import InputError
+    from mano_jax.pickles import HandFileError
 
-    return isinstance(error, InputError | OSError)
+    return isinstance(error, InputError | HandFileError | OSError)
 
 
 def _strategy(name: str, settings: tuple[str, ...]):

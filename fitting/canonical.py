@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 
 from fitting.errors import InputError
 from fitting.predictions import FIELD_NAMES, TwoHandPredictions
@@ -105,7 +106,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _read_array(path: Path, archive: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _read_array(path: Path, archive: NpzFile, name: str) -> np.ndarray:
     try:
         array = archive[name]
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:

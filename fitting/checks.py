@@ -31,6 +31,12 @@ LARGEST_ANGLE: Final = 25.0
 LARGEST_BETA: Final = 50.0
 """Shape coefficients beyond this are garbage."""
 
+LARGEST_CROP_COORDINATE: Final = 20.0
+"""A hand as many half crops away from the crop's centre was measured in pixels."""
+
+SMALLEST_PIXEL_COORDINATE: Final = 2.0
+"""Keypoints that all lie as near to the image's corner (pixels) were normalised."""
+
 
 @dataclass(frozen=True)
 class TermUse:
@@ -271,6 +277,7 @@ def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, st
 
 
 def _camera_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
+    yield from _unit_reasons(p)
     if p.weak_camera is not None:
         yield ~np.isfinite(p.weak_camera).all(-1), "weak_camera is not finite"
         yield p.weak_camera[:, 0] <= 0, "the scale of weak_camera is not positive"
@@ -293,6 +300,28 @@ def _camera_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
         error = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
         rigid = (error < 1e-3) & (np.linalg.det(R) > 0)
         yield (needed & ~rigid).any(-1), "T_camera_world is not a rotation and a translation"
+
+
+def _unit_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
+    """Pixels taken for crop coordinates, and the other way round."""
+    keypoints, seen = p.keypoints_by_view(), keypoints_seen(p)
+    if keypoints is None:
+        return
+    coordinates = np.where(seen[..., None], np.abs(keypoints[..., :2]), np.nan)
+    coordinates = coordinates.reshape(p.num_frames, -1)
+    any_seen = np.isfinite(coordinates).any(-1)
+    if p.weak_camera is not None:
+        # Most of them: a single wild keypoint is no wrong unit.
+        wild = (coordinates > LARGEST_CROP_COORDINATE).sum(-1)
+        many = wild > 0.5 * np.isfinite(coordinates).sum(-1)
+        yield (
+            many,
+            "keypoints_2d are far outside the crop; expected [-1, 1] with weak_camera, are they "
+            "pixels?",
+        )
+    else:
+        small = any_seen & ~(coordinates > SMALLEST_PIXEL_COORDINATE).any(-1)
+        yield small, "keypoints_2d are all within 2; expected pixels with K, are they normalised?"
 
 
 def _finite_and_large(vectors: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ came; `fitting.prepare` makes the finite copies that a solver needs.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, Self
+from typing import Final, no_type_check
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Shaped
@@ -51,6 +51,9 @@ _REMEDIES: Final = {
 }
 
 
+# The annotations say what the fields are once `__post_init__` has coerced and checked them; what a
+# caller gives may be a list or float64, and a wrong shape deserves our own words.
+@no_type_check
 @dataclass(frozen=True)
 class TwoHandPredictions:
     """Predictions and targets of N frames, as NumPy arrays. The hand axis is [right, left].
@@ -144,7 +147,7 @@ class TwoHandPredictions:
         """`joints_3d` with a confidence, 1 where the file gives none."""
         return None if self.joints_3d is None else _with_confidence(self.joints_3d, coordinates=3)
 
-    def frames(self, selection: slice | Sequence[int] | np.ndarray) -> Self:
+    def frames(self, selection: slice | Sequence[int] | np.ndarray) -> "TwoHandPredictions":
         """Some of the frames: a slice, a list of indices or a boolean mask."""
         chosen = selection if isinstance(selection, slice) else np.asarray(selection)
         if isinstance(chosen, np.ndarray) and chosen.dtype != bool:
@@ -152,7 +155,7 @@ class TwoHandPredictions:
         return replace(self, **{name: value[chosen] for name, value in self.arrays().items()})
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls, parts: Sequence["TwoHandPredictions"]) -> "TwoHandPredictions":
         """Join frames end to end.
 
         Raises:
@@ -170,7 +173,7 @@ class TwoHandPredictions:
         alike = [part._in_full() for part in parts] if len(parts) > 1 else parts
         return cls(**{n: np.concatenate([getattr(p, n) for p in alike]) for n in names})
 
-    def _in_full(self) -> Self:
+    def _in_full(self) -> "TwoHandPredictions":
         """The same with view axis and confidences written out, so that parts match."""
         return replace(
             self, keypoints_2d=self.keypoints_by_view(), joints_3d=self.joints_with_confidence()

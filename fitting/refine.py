@@ -8,7 +8,7 @@ the number of devices.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib import metadata
@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from fitting.adam import StageShape, run_stage, stage_program
 from fitting.predictions import TwoHandPredictions
-from fitting.prepare import prepare
+from fitting.prepare import Prepared, prepare
 from fitting.strategy import Strategy, load_strategy, strategy_to_toml
-from mano_jax.model import Hands, PosedHands, pose_hands, rest_joints
+from mano_jax.model import Hands, PosedHands, rest_joints
 from objectives.problem import Observations, TwoHandParams, posed_hands
 from objectives.total import TERMS, Priors, make_priors, term_energies
 
@@ -93,6 +93,7 @@ def refine(
     *,
     devices: Sequence[jax.Device] | None = None,
     progress: bool = False,
+    provenance: Mapping[str, Any] | None = None,
 ) -> RefinedHands:
     """Refine every frame that can be refined, and account for the others.
 
@@ -102,6 +103,7 @@ def refine(
         strategy: a strategy, or the name of a preset or `.toml` file.
         devices: where to run; all local devices unless told. Results do not depend on it.
         progress: show a progress bar.
+        provenance: what else to record with the result.
 
     Raises:
         InputError: arrays that contradict each other or the hand model. A bad frame is no bad
@@ -126,7 +128,8 @@ def refine(
             outcomes.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], fitted))
             bar.update(frames)
     params, before, after = jax.tree.map(lambda *parts: np.concatenate(parts), *outcomes)
-    return _account(hands, predictions, prepared, strategy, params, before, after, mesh)
+    record = {**_provenance(mesh), **(provenance or {})}
+    return _account(hands, predictions, prepared, strategy, (params, before, after), record)
 
 
 def tile_size(device: jax.Device) -> int:
@@ -219,8 +222,16 @@ def _by_tiles(mesh: Mesh, function: Callable, *, shared_tail: int = 0) -> Callab
     )
 
 
-def _account(hands, predictions, prepared, strategy, params, before, after, mesh) -> RefinedHands:
+def _account(
+    hands: Hands,
+    predictions: TwoHandPredictions,
+    prepared: Prepared,
+    strategy: Strategy,
+    fitted: tuple[TwoHandParams, np.ndarray, np.ndarray],
+    provenance: dict[str, Any],
+) -> RefinedHands:
     """Decide each frame's status and put together the result."""
+    params, before, after = fitted
     weights = np.array([strategy.report_weights.get(term, 0.0) for term in TERMS])
     before = (before * weights).astype(np.float32)
     after = (after * weights).astype(np.float32)
@@ -242,7 +253,7 @@ def _account(hands, predictions, prepared, strategy, params, before, after, mesh
         energy_before=before,
         energy_after=after,
         strategy=strategy,
-        provenance=_provenance(mesh),
+        provenance=provenance,
     )
 
 

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import tomli_w
 
 from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
-from objectives.joint_limits import ANGLE_FRAMES, AngleFrame
+from objectives.joint_limits import AngleFrame
 from objectives.total import TERMS
 
 
@@ -221,6 +221,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind == dict[str, float]:
         table = _expect(value, dict, where)
         return {k: float(_expect(v, (int, float), f"{where}.{k}")) for k, v in table.items()}
+    if get_origin(kind) is Literal:
+        _check_names([_expect(value, str, where)], get_args(kind), where)
+        return value
     return _expect(value, int if kind is int else str, where)
 
 
@@ -244,7 +247,6 @@ def _validate(strategy: Strategy) -> None:
         raise StrategyError(f"{where}: a stage cannot be called {_listed(reserved)}")
     _check_names(strategy.report_weights, TERMS, f"{where}: report_weights")
     _check_numbers(strategy.report_weights, f"{where}: report_weights")
-    _check_names([strategy.angle_frame], ANGLE_FRAMES, f"{where}: angle_frame")
     for stage in strategy.stages:
         _validate_stage(stage, f"{where}: stage {stage.name!r}")
 
@@ -252,7 +254,6 @@ def _validate(strategy: Strategy) -> None:
 def _validate_stage(stage: Stage, where: str) -> None:
     if not stage.step_sizes:
         raise StrategyError(f"{where}: step_sizes is empty: it would free no parameter group")
-    _check_names([stage.solver], ["adam"], f"{where}: solver")
     _check_names(stage.step_sizes, PARAMETER_GROUPS, f"{where}: step_sizes")
     _check_names(stage.weights, TERMS, f"{where}: weights")
     _check_names(stage.acceptance.select_by, TERMS, f"{where}: acceptance.select_by")

@@ -15,7 +15,8 @@ FINGER_CHAINS: Final = np.array(
     [
         [joint_orders.index(f"{finger}{part}") for part in ("1", "2", "3", "_tip")]
         for finger in joint_orders.FINGERS
-    ]
+    ],
+    np.int32,
 )
 """The four joints of each finger, from the knuckle to the tip."""
 

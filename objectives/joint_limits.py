@@ -170,7 +170,8 @@ def _next_joints() -> np.ndarray:
     """The joint that each finger joint's bone leads to, (15,) in `mano21`."""
     following = {"1": "2", "2": "3", "3": "_tip"}
     names = joint_orders.MANO16[1:]
-    return np.array([joint_orders.index(name[:-1] + following[name[-1]]) for name in names])
+    joints = [joint_orders.index(name[:-1] + following[name[-1]]) for name in names]
+    return np.array(joints, np.int32)
 
 
 def _palm_normal(joints: Float[Array, "2 21 3"]) -> Float[Array, "2 3"]:

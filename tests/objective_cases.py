@@ -129,68 +129,70 @@ def make_model(dtype: type = np.float32) -> Model:
 
 @cache
 def make_frames(camera: str) -> tuple[TwoHandParams, Observations]:
-    """Five frames, as NumPy float64 leaves (see `as_dtype`).
+    """Five frames, in float64 (see `as_dtype`).
 
     0 everything seen; 1 joints, vertices and the anchor wrist missing; 2 only a right hand;
     3 only a left hand; 4 both hands, the left wrist missing. Poses break the joint limits, and no
     frame sits at a kink.
     """
     rng = np.random.default_rng(CAMERAS.index(camera))
+    hand_valid = np.array([[1, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
     with jax.enable_x64(True):
-        model = make_model(np.float64)
-        params = _random_params(rng, np.asarray(model.hands.pose_mean))
-        hand_valid = np.array([[1, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
-        left_anchor = np.array([0, 0, 0, 1, 0], bool)
-        params = _without_absent(params, hand_valid)
-        posed = jax.jit(posed_hands)(model.hands, as_dtype(params), jnp.asarray(left_anchor))
-        views = None if camera == "weak" else _views(rng, 1 if camera == "perspective" else 2)
-        bare = Observations(hand_valid=hand_valid, left_anchor=left_anchor, views=views)
-        image = jax.jit(keypoints.project)(as_dtype(params), posed.joints, as_dtype(bare))
-        joints, vertices, image = map(np.asarray, (posed.joints, posed.vertices, image))
-
-    def confidence(shape: tuple[int, ...], hand_axis: int) -> np.ndarray:
-        values = rng.uniform(0.2, 1.0, shape) * (rng.uniform(size=shape) < 0.7)
-        values[0] = rng.uniform(0.2, 1.0, shape[1:])
-        mask = hand_valid.reshape(FRAMES, *[1] * (hand_axis - 1), 2, 1)
-        return values * mask
-
-    joints_confidence = confidence(joints.shape[:-1], 1)
-    joints_confidence[1, 0, 0], joints_confidence[1, 1, 0] = 0.0, 0.7
-    joints_confidence[4, 0, 0], joints_confidence[4, 1, 0] = 0.7, 0.0
-    joints_confidence[2, 0, 0], joints_confidence[3, 1, 0] = 0.6, 0.5
-    noise_2d = 0.05 if views is None else 6.0
-    observations = replace(
-        bare,
-        keypoints_2d=image + noise_2d * rng.normal(size=image.shape),
-        keypoints_2d_confidence=confidence(image.shape[:-1], 2),
-        joints_3d=joints + 0.02 * rng.normal(size=joints.shape) + rng.normal(size=3),
-        joints_3d_confidence=joints_confidence,
-        vertices=vertices + 0.005 * rng.normal(size=vertices.shape) + rng.normal(size=3),
-        vertices_confidence=confidence(vertices.shape[:-1], 1),
-    )
-    return params, observations
+        hands = make_model(np.float64).hands
+        params = _random_params(rng, np.asarray(hands.pose_mean), hand_valid)
+        bare = Observations(
+            hand_valid=jnp.asarray(hand_valid),
+            left_anchor=jnp.array([False, False, False, True, False]),
+            views=None if camera == "weak" else _views(rng, 1 if camera == "perspective" else 2),
+        )
+        posed = pose(hands, params, bare.left_anchor)
+        image = jax.jit(keypoints.project)(params, posed.joints, bare)
+        noise_2d = 0.05 if camera == "weak" else 6.0
+        joints_confidence = _confidence(rng, posed.joints.shape[:-1], hand_valid[:, :, None])
+        # Wrists seen and unseen: frame 1 lacks the anchor's target, frame 4 the other one.
+        joints_confidence[:, :, 0] = [[0.9, 0.4], [0.0, 0.7], [0.6, 0.0], [0.0, 0.5], [0.7, 0.0]]
+        both = hand_valid[:, None, :, None]
+        seen = {
+            "keypoints_2d": image + noise_2d * rng.normal(size=image.shape),
+            "keypoints_2d_confidence": _confidence(rng, image.shape[:-1], both),
+            "joints_3d": posed.joints
+            + 0.02 * rng.normal(size=posed.joints.shape)
+            + rng.normal(size=3),
+            "joints_3d_confidence": joints_confidence,
+            "vertices": posed.vertices
+            + 0.005 * rng.normal(size=posed.vertices.shape)
+            + rng.normal(size=3),
+            "vertices_confidence": _confidence(
+                rng, posed.vertices.shape[:-1], hand_valid[:, :, None]
+            ),
+        }
+        return params, replace(bare, **{name: jnp.asarray(x) for name, x in seen.items()})
 
 
-def _random_params(rng: np.random.Generator, pose_mean: np.ndarray) -> TwoHandParams:
+def _random_params(
+    rng: np.random.Generator, pose_mean: np.ndarray, hand_valid: np.ndarray
+) -> TwoHandParams:
+    """Two hands beside each other; an absent one holds zeros, and so does tau beside it."""
+    there = hand_valid[:, :, None]
+    tau = np.array([0.09, 0.02, -0.03]) + rng.normal(0.0, 0.03, (FRAMES, 3))
+    pose = pose_mean + rng.normal(0.0, 0.3, (FRAMES, 2, 15, 3))
+    root = np.array([0.05, -0.02, 0.6]) + rng.normal(0.0, 0.02, (FRAMES, 3))
+    camera = np.array([5.0, 0.02, -0.03]) + rng.normal(0.0, 0.02, (FRAMES, 3))
     return TwoHandParams(
-        global_orient=rng.normal(0.0, 0.7, (FRAMES, 2, 3)),
-        hand_pose=pose_mean + rng.normal(0.0, 0.3, (FRAMES, 2, 15, 3)),
-        betas=rng.normal(0.0, 1.0, (FRAMES, 2, 10)),
-        relative_transl=np.array([0.09, 0.02, -0.03]) + rng.normal(0.0, 0.03, (FRAMES, 3)),
-        root_transl=np.array([0.05, -0.02, 0.6]) + rng.normal(0.0, 0.02, (FRAMES, 3)),
-        weak_camera=np.array([5.0, 0.02, -0.03]) + rng.normal(0.0, 0.02, (FRAMES, 3)),
+        global_orient=jnp.asarray(rng.normal(0.0, 0.7, (FRAMES, 2, 3)) * there),
+        hand_pose=jnp.asarray(pose * there[..., None]),
+        betas=jnp.asarray(rng.normal(0.0, 1.0, (FRAMES, 2, 10)) * there),
+        relative_transl=jnp.asarray(tau * hand_valid.all(axis=1)[:, None]),
+        root_transl=jnp.asarray(root),
+        weak_camera=jnp.asarray(camera),
     )
 
 
-def _without_absent(params: TwoHandParams, hand_valid: np.ndarray) -> TwoHandParams:
-    """An absent hand holds zeros, and so does tau beside it."""
-    return replace(
-        params,
-        global_orient=params.global_orient * hand_valid[:, :, None],
-        hand_pose=params.hand_pose * hand_valid[:, :, None, None],
-        betas=params.betas * hand_valid[:, :, None],
-        relative_transl=params.relative_transl * hand_valid.all(axis=1)[:, None],
-    )
+def _confidence(rng: np.random.Generator, shape: tuple[int, ...], there: np.ndarray) -> np.ndarray:
+    """Three in ten points missing from every frame but the first, and all of an absent hand."""
+    kept = rng.uniform(size=shape) < 0.7
+    kept[0] = True
+    return rng.uniform(0.2, 1.0, shape) * (kept & there)
 
 
 def _views(rng: np.random.Generator, count: int) -> PerspectiveViews:
@@ -204,18 +206,20 @@ def _views(rng: np.random.Generator, count: int) -> PerspectiveViews:
     coefficients = np.array([0.1, -0.05, 0.004, -0.003, 0.01, 0.02, -0.01, 0.003, *[2e-3] * 4])
     distortion = coefficients * rng.uniform(0.5, 1.0, (FRAMES, count, 12))
     return PerspectiveViews(
-        K=K,
-        distortion=distortion if count > 1 else distortion[..., :0],
-        T_view_camera=T,
-        pixel_scale=rng.uniform(80.0, 120.0, (FRAMES, count)),
+        K=jnp.asarray(K),
+        distortion=jnp.asarray(distortion if count > 1 else distortion[..., :0]),
+        T_view_camera=jnp.asarray(T),
+        pixel_scale=jnp.asarray(rng.uniform(80.0, 120.0, (FRAMES, count))),
     )
 
 
-def as_dtype(tree, dtype: type = np.float64):
-    """A record of NumPy arrays as JAX arrays, floats in the dtype asked for."""
-    return jax.tree.map(
-        lambda x: jnp.asarray(x, dtype if np.issubdtype(x.dtype, np.floating) else x.dtype), tree
-    )
+def as_dtype(tree, dtype: type):
+    """A record with its floats in the dtype asked for."""
+
+    def cast(x: Array) -> Array:
+        return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) and x.dtype != dtype else x
+
+    return jax.tree.map(cast, tree)
 
 
 def all_energies(
@@ -225,26 +229,39 @@ def all_energies(
     return jnp.stack([term.energy(model, params, posed, observations) for term in TERMS.values()])
 
 
-def evaluate(model: Model, params: TwoHandParams, observations: Observations) -> Array:
-    """Pose the hands, then `all_energies`."""
-    posed = posed_hands(model.hands, params, observations.left_anchor)
-    return all_energies(model, params, posed, observations)
-
-
-def gradients(function: Callable, argument) -> tuple[Array, object]:
-    """Values (terms, frames), and each term's own gradient on a leading axis of terms."""
-    values, pull = jax.vjp(function, argument)
-    eye = jnp.eye(values.shape[0], dtype=values.dtype)
-    cotangents = jnp.broadcast_to(eye[:, :, None], (*eye.shape, values.shape[1]))
-    return values, jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
-
-
-@jax.jit
 def values_and_gradients(
     model: Model, params: TwoHandParams, observations: Observations
 ) -> tuple[Array, TwoHandParams]:
-    """Energies (terms, frames), and their gradients: fields of shape (terms, frames, ...)."""
-    return gradients(lambda p: evaluate(model, p, observations), params)
+    """Energies (terms, frames), and their gradients: fields of shape (terms, frames, ...).
+
+    The chain rule is cut at the posed hands, so that posing compiles once for all cameras.
+    """
+    posed = pose(model.hands, params, observations.left_anchor)
+    values, direct, through = term_gradients(model, params, posed, observations)
+    rest = _pull_pose(model.hands, params, observations.left_anchor, through)
+    return values, jax.tree.map(jnp.add, direct, rest)
+
+
+pose = jax.jit(posed_hands)
+
+
+@jax.jit
+def term_gradients(
+    model: Model, params: TwoHandParams, posed: PosedHands, observations: Observations
+) -> tuple[Array, TwoHandParams, PosedHands]:
+    """Energies, and each term's gradient (a leading axis of terms) to parameters and points."""
+    values, pull = jax.vjp(lambda p, h: all_energies(model, p, h, observations), params, posed)
+    eye = jnp.eye(values.shape[0], dtype=values.dtype)
+    cotangents = jnp.broadcast_to(eye[:, :, None], (*eye.shape, values.shape[1]))
+    return values, *jax.vmap(pull)(cotangents)
+
+
+@jax.jit
+def _pull_pose(
+    hands: Hands, params: TwoHandParams, left_anchor: Array, cotangents: PosedHands
+) -> TwoHandParams:
+    _, pull = jax.vjp(lambda p: posed_hands(hands, p, left_anchor), params)
+    return jax.vmap(lambda cotangent: pull(cotangent)[0])(cotangents)
 
 
 def mirrored_params(params: TwoHandParams) -> TwoHandParams:

@@ -22,10 +22,9 @@ _TWO_HANDED = [0, 1, 4]
 
 def _with_its_mirror_image(camera: str, dtype: type) -> tuple[dict, dict]:
     """Per term and field, arrays (frames, n) of the mirror image and of the frame, mirrored."""
-    params, observations = make_frames(camera)
+    params, observations = as_dtype(make_frames(camera), dtype)
     with jax.enable_x64(dtype == np.float64):
         model = make_model(dtype)
-        params, observations = as_dtype(params, dtype), as_dtype(observations, dtype)
         values, gradient = values_and_gradients(model, params, observations)
         image_values, image_gradient = values_and_gradients(
             model, mirrored_params(params), mirrored_observations(observations)

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.embedded_hand.contact import Poser
 from experiments.embedded_hand.intersections import SelfIntersectionTest
-from experiments.embedded_hand.poses import Poser, named_poses
+from experiments.embedded_hand.poses import named_poses
 from experiments.embedded_hand.posing import RiggedHand
 from experiments.embedded_hand.shapes import COMPONENTS
 from experiments.embedded_hand.skeleton import rest_skeleton
@@ -36,7 +37,7 @@ _VIEWS = {
     "above": ((0.5, -0.7, -0.6), (-0.7, 0.5, 0)),
     "below": ((0.45, 0.75, -0.4), (-0.7, -0.3, 0.3)),
 }
-_CENTRE, _EXTENT_M = (0.022, -0.006, 0.010), 0.225
+_CENTRE, _EXTENT_M = (0.018, -0.006, 0.010), 0.245
 _SIZE_PX = 250
 
 

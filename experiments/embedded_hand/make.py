@@ -2,8 +2,8 @@
 
     python -m experiments.embedded_hand.make --out mano_jax/data/embedded_hand.npz
 
-Takes a few minutes on one core. Every random draw is seeded, and a second run on the same machine
-writes the same numbers; across machines rounding may end in another mesh.
+Takes about two minutes on one core. Every random draw is seeded, and a second run on the same
+machine writes the same numbers; across machines rounding may end in another mesh.
 """
 
 import argparse
@@ -12,14 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.embedded_hand.contact import Poser
 from experiments.embedded_hand.intersections import SelfIntersectionTest
 from experiments.embedded_hand.numbering import renumber
-from experiments.embedded_hand.poses import (
-    Poser,
-    named_poses,
-    principal_components,
-    sample_poses,
-)
+from experiments.embedded_hand.poses import named_poses, principal_components, sample_poses
 from experiments.embedded_hand.posing import RiggedHand
 from experiments.embedded_hand.remesh import mesh_field
 from experiments.embedded_hand.rig import nearest_bones, rig
@@ -79,7 +75,8 @@ def main() -> None:
     named = np.array([pose.ravel() for pose in named_poses(poser).values()])
     drawn = sample_poses(poser, arguments.poses - len(named), seed=_SEED)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(arguments.out, **arrays_of(hand, np.concatenate([named, drawn])))
+    arrays = arrays_of(hand, np.concatenate([named, drawn]))
+    np.savez_compressed(arguments.out, allow_pickle=False, **arrays)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1024:.0f} KiB")
 
 

@@ -1,215 +1,25 @@
 """Plausible poses: named ones, and a sample from which priors can be learnt.
 
-A pose is first written as 22 anatomical angles in degrees (a flat vector, so that poses blend and
-solvers can move them), then turned into MANO's 45 axis-angle numbers. Fingers are closed the way
-a hand closes: towards a target beyond contact, each finger stopping where skin meets skin.
+Fingers are closed the way a hand closes: towards a target beyond contact, each finger stopping
+where skin meets skin.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.optimize import least_squares
-from scipy.spatial.transform import Rotation
+from jaxtyping import Float
 
-from experiments.embedded_hand.intersections import SelfIntersectionTest, finger_of
-from experiments.embedded_hand.posing import Pose, RiggedHand, bone_transforms
-from experiments.embedded_hand.skeleton import FINGERS, MM, RADII_MM, Skeleton, first_joint
-
-Angles = Float[np.ndarray, "22"]
-
-# Layout of the angles. Flexion of base, middle and end joint of index, middle, little and ring
-# finger; abduction of the same four towards the thumb; then the thumb: opposition (its metacarpal
-# swings in front of the palm), flexion of the base, pronation (the pad turns towards the
-# fingers), lift out of the plane of flexion, and flexion of the middle and of the end joint.
-FLEXION, ABDUCTION, THUMB = slice(0, 12), slice(12, 16), slice(16, 22)
-
-# Range of each angle: what a healthy adult reaches without help.
-_LOWEST = np.array([-20.0, 0, 0] * 4 + [-20.0] * 4 + [-10, -18, -15, -15, -12, -15])
-_HIGHEST = np.array([92.0, 102, 72] * 4 + [20.0] * 4 + [66, 28, 46, 18, 55, 72])
-
-
-def angles(
-    index: tuple[float, float, float] = (0, 0, 0),
-    middle: tuple[float, float, float] = (0, 0, 0),
-    ring: tuple[float, float, float] = (0, 0, 0),
-    pinky: tuple[float, float, float] = (0, 0, 0),
-    *,
-    spread: tuple[float, float, float, float] = (0, 0, 0, 0),
-    thumb: tuple[float, float, float, float, float, float] = (0, 0, 0, 0, 0, 0),
-) -> Angles:
-    """Write a pose down, degrees.
-
-    Args:
-        index: flexion of its base, middle and end joint.
-        middle: likewise.
-        ring: likewise.
-        pinky: likewise.
-        spread: abduction towards the thumb of index, middle, ring and little finger.
-        thumb: opposition, base flexion, pronation, lift, middle and end flexion.
-    """
-    to_thumb = (spread[0], spread[1], spread[3], spread[2])
-    return np.array([*index, *middle, *pinky, *ring, *to_thumb, *thumb], float)
-
-
-def columns_of(finger: str) -> Int[np.ndarray, "n"]:
-    """Which of the 22 angles move a finger."""
-    row = FINGERS.index(finger)
-    if finger == "thumb":
-        return np.arange(THUMB.start, THUMB.stop)
-    return np.array([3 * row, 3 * row + 1, 3 * row + 2, ABDUCTION.start + row])
-
-
-def joint_rotations(degrees: Angles, axes: Float[np.ndarray, "16 3 3"]) -> Rotation:
-    """The 15 local rotations of a pose.
-
-    At the finger bases flexion is applied first and abduction after it, about the palm's normal:
-    the other order would fan the fingers of a fist out.
-    """
-    radians = np.radians(degrees)
-    turns = np.zeros((15, 3))
-    turns[:12] = radians[FLEXION, None] * axes[1:13, 0]
-    turns[13:] = radians[20:22, None] * axes[14:16, 0]
-    rotations = Rotation.from_rotvec(turns).as_matrix()
-    sideways = Rotation.from_rotvec(-radians[ABDUCTION, None] * axes[1:13:3, 1]).as_matrix()
-    rotations[:12:3] = sideways @ rotations[:12:3]
-    opposition, flexion, pronation, lift = radians[16:20]
-    flex_axis, lift_axis, along = axes[13]
-    base = [[opposition, 0, 0], flexion * flex_axis, lift * lift_axis, -pronation * along]
-    swing, bend, raised, twist = Rotation.from_rotvec(base).as_matrix()
-    rotations[12] = swing @ bend @ raised @ twist
-    return Rotation.from_matrix(rotations)
-
-
-def to_pose(degrees: Angles, axes: Float[np.ndarray, "16 3 3"]) -> Pose:
-    """Axis-angle rotations of the 15 joints, radians."""
-    return joint_rotations(degrees, axes).as_rotvec()
-
-
-@dataclass(frozen=True)
-class SkinPoint:
-    """A point on the skin that follows one bone, and the outward direction there.
-
-    Attributes:
-        joint: row of the bone's joint.
-        place: at rest, metres.
-        outward: unit vector at rest.
-    """
-
-    joint: int
-    place: Float[np.ndarray, "3"]
-    outward: Float[np.ndarray, "3"]
-
-
-def skin_point(hand: Skeleton, finger: str, phalanx: int, along: float, side: float) -> SkinPoint:
-    """A point on a phalanx.
-
-    Args:
-        hand: rest skeleton.
-        finger: its name.
-        phalanx: 0, 1 or 2 from the base.
-        along: fraction of the phalanx's length.
-        side: +1 on the palm's side, -1 on the back.
-    """
-    start, end = hand.chain(finger)[phalanx : phalanx + 2]
-    radii = RADII_MM[finger]
-    radius = (radii[phalanx] + along * (radii[phalanx + 1] - radii[phalanx])) * MM
-    outward = side * hand.palmar(finger, phalanx)
-    place = start + along * (end - start) + 1.04 * radius * outward
-    return SkinPoint(first_joint(finger) + phalanx, place, outward)
-
-
-def touch(
-    start: Angles,
-    contacts: list[tuple[SkinPoint, SkinPoint]],
-    free: Int[np.ndarray, "n"],
-    hand: Skeleton,
-) -> Angles:
-    """Bring pairs of skin points together, face to face, straying little from a pose.
-
-    Args:
-        start: the pose to stay near, degrees.
-        contacts: pairs to be joined.
-        free: which angles may move.
-        hand: rest skeleton.
-    """
-    axes = hand.axes()
-    gap, facing, comfort = 0.5 * MM, 0.5, 14.0
-
-    def pose_at(x: np.ndarray) -> Angles:
-        degrees = start.copy()
-        degrees[free] = x
-        return degrees
-
-    def residuals(x: np.ndarray) -> np.ndarray:
-        bones = bone_transforms(joint_rotations(pose_at(x), axes).as_matrix(), hand.joints)
-        parts = [(x - start[free]) / comfort]
-        for one, other in contacts:
-            (p, n), (q, m) = (_follow(point, bones) for point in (one, other))
-            parts += [(p + gap * n - q) / MM, (n + m) / facing]
-        return np.concatenate(parts)
-
-    low, high = _LOWEST[free], _HIGHEST[free]
-    first = np.clip(start[free], low + 1e-3, high - 1e-3)
-    return pose_at(least_squares(residuals, first, bounds=(low, high), max_nfev=40).x)
-
-
-def _follow(point: SkinPoint, bones: Float[np.ndarray, "16 3 4"]) -> tuple[np.ndarray, np.ndarray]:
-    turn, shift = bones[point.joint, :, :3], bones[point.joint, :, 3]
-    return turn @ point.place + shift, turn @ point.outward
-
-
-@dataclass(frozen=True)
-class Poser:
-    """A rigged hand that knows where its parts would cut into each other.
-
-    Attributes:
-        hand: rest skeleton.
-        rigged: the mesh and its rig.
-        test: what counts as an intersection.
-    """
-
-    hand: Skeleton
-    rigged: RiggedHand
-    test: SelfIntersectionTest
-
-    def pose(self, degrees: Angles, jitter: Pose | float = 0.0) -> Pose:
-        """Axis-angle rotations of the 15 joints; `jitter` (radians) is added."""
-        return to_pose(degrees, self.hand.axes()) + jitter
-
-    def settle(
-        self, target: Angles, open_pose: Angles, jitter: Pose | float = 0.0
-    ) -> Angles | None:
-        """Back fingers off from a target towards an open pose until nothing intersects.
-
-        Where the thumb's last phalanx clashes the thumb gives way, since it closes last; where
-        the rest of it does, the other finger.
-
-        Args:
-            target: may intersect, degrees.
-            open_pose: where each finger retreats to.
-            jitter: what the caller will add to the axis-angle pose.
-
-        Returns:
-            Clean angles, or None if none lie on the way.
-        """
-        closed = np.ones(5)
-        share = np.zeros((22, 5))
-        for row, finger in enumerate(FINGERS):
-            share[columns_of(finger), row] = 1
-        for _ in range(40):
-            degrees = open_pose + (share @ closed) * (target - open_pose)
-            pairs = self.test.pairs(self.rigged.posed(self.pose(degrees, jitter)))
-            if not len(pairs):
-                return degrees
-            fingers = finger_of(self.test.parts[pairs])
-            with_thumb = (self.test.parts[pairs] == 15).any(1)
-            yielding = set(fingers[~with_thumb].ravel().tolist()) - {0, 5}
-            yielding |= {5} if with_thumb.any() else set()
-            for finger in yielding:
-                closed[finger - 1] = max(0.0, closed[finger - 1] - 0.03)
-        return None
-
+from experiments.embedded_hand.angles import (
+    ABDUCTION,
+    FLEXION,
+    HIGHEST,
+    LOWEST,
+    THUMB,
+    Angles,
+    angles,
+    columns_of,
+)
+from experiments.embedded_hand.contact import Poser, skin_point, touch
+from experiments.embedded_hand.posing import Pose
+from experiments.embedded_hand.skeleton import FINGERS
 
 # Found once by a random search that pressed the thumb's pad on the backs of index and middle finger
 # without letting faces cross.
@@ -321,17 +131,16 @@ def named_poses(poser: Poser) -> dict[str, Pose]:
     found["fist"] = poser.settle(FIST, _FIST_OPENED)
     found["pinch"] = opposition(poser, "index", _BEFORE_OPPOSITION["index"])
     found["little-finger touch"] = opposition(poser, "pinky", _BEFORE_OPPOSITION["pinky"])
-    missing = [name for name, degrees in found.items() if degrees is None]
-    if missing:
+    clean = {name: poser.pose(degrees) for name, degrees in found.items() if degrees is not None}
+    if missing := sorted(found.keys() - clean.keys()):
         raise RuntimeError(f"no intersection-free way to {missing}; change their angles")
-    return {name: poser.pose(degrees) for name, degrees in found.items()}
+    return clean
 
 
 def _grasp(rng: np.random.Generator) -> Angles:
     """A hand around something: one curl for all fingers, each straying from its neighbour's."""
     curl = np.clip(rng.beta(0.9, 1.3) + rng.normal(0, 0.04), 0, 1)
     degrees, stray = np.zeros(22), 0.0
-    loose = 1.0
     for finger in ("index", "middle", "ring", "pinky"):
         stray = 0.6 * stray + rng.normal(0, 0.16)
         own_will = (rng.random() < 0.1) * rng.normal(0, 0.35)
@@ -386,7 +195,7 @@ def _draw(kind: str, poser: Poser, rng: np.random.Generator, jitter: Pose) -> An
 
 
 def _limited(degrees: Angles) -> Angles:
-    return np.clip(degrees, _LOWEST, _HIGHEST)
+    return np.clip(degrees, LOWEST, HIGHEST)
 
 
 def sample_poses(poser: Poser, count: int, *, seed: int) -> Float[np.ndarray, "count 45"]:

@@ -27,6 +27,7 @@ _SMALLEST_WEIGHT = 0.004
 _METACARPAL_RADIUS = 14.5 * MM
 # Skin between two fingers belongs to the palm up to this far past the knuckle.
 _WEB_REACH, _WEB_SIDE = 9.5 * MM, 0.62
+# Added to the relative distance of bones that may not have a vertex.
 _FAR = 3.0
 # Strength of the correctives: dual quaternions still thin a bend slightly.
 _CORRECTIVE_GAIN = 1.1

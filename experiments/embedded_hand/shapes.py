@@ -10,7 +10,14 @@ from experiments.embedded_hand.skeleton import FINGERS, MM, Skeleton, first_join
 from experiments.render import vertex_normals
 
 Five = tuple[float, float, float, float, float]
-_SAME: Five = (1, 1, 1, 1, 1)
+
+
+def _alike(factor: float) -> Five:
+    """The same factor for all fingers."""
+    return (factor, factor, factor, factor, factor)
+
+
+_SAME = _alike(1.0)
 
 
 @dataclass(frozen=True)
@@ -41,9 +48,9 @@ class Stretch:
 COMPONENTS = {
     "size": Stretch(size=1.042),
     "long fingers, short palm": Stretch(length=(1.05, 1.05, 1.05, 1.05, 1.04), palm=(0.975, 1, 1)),
-    "thickness": Stretch(girth=(1.045,) * 5, palm=(1, 1.05, 1.02)),
+    "thickness": Stretch(girth=_alike(1.045), palm=(1, 1.05, 1.02)),
     "broad palm": Stretch(palm=(1, 1, 1.05)),
-    "stout fingers": Stretch(girth=(1.055,) * 5),
+    "stout fingers": Stretch(girth=_alike(1.055)),
     "blunt fingers": Stretch(taper=-0.05),
     "thumb": Stretch(length=(1, 1, 1, 1, 1.06), girth=(1, 1, 1, 1, 1.05)),
     "index over ring finger": Stretch(length=(1.035, 1, 1, 0.965, 1)),

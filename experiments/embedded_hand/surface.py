@@ -73,9 +73,9 @@ def blend(a: Distances, b: Distances, width: float) -> Distances:
     return b + (a - b) * h - width * h * (1 - h)
 
 
-def carve(a: Distances, b: Distances, width: float) -> Distances:
-    """Take `b` away from `a`, with a rounded rim."""
-    return -blend(-a, b, width)
+def intersect(a: Distances, b: Distances, width: float) -> Distances:
+    """What lies in both `a` and `b`, with a rounded edge."""
+    return -blend(-a, -b, width)
 
 
 def finger_field(p: Points, hand: Skeleton, finger: str) -> Distances:
@@ -99,7 +99,7 @@ def _phalanx(
 ) -> list[Distances]:
     """Two cones that meet at a waist, and a pad on the palm's side."""
     a, b = points[phalanx], points[phalanx + 1]
-    middle, waist = (a + b) / 2, 0.93 * (radii[phalanx] + radii[phalanx + 1]) / 2
+    middle, waist = (a + b) / 2, 0.945 * (radii[phalanx] + radii[phalanx + 1]) / 2
     pad_centre, reach = middle + 0.24 * waist * palmar, 0.20 * (b - a)
     return [
         round_cone(p, a, middle, 0.95 * radii[phalanx], waist),
@@ -123,9 +123,10 @@ def _fingertip(
     # The nail's plane falls towards the tip, where the finger is thinnest.
     nail_normal = unit(-palmar + 0.16 * along)
     nail_plane = (p - (end - 0.78 * r * palmar)) @ nail_normal
+    # Behind the nail the plane rises clear of the finger.
     behind_nail = joint + 0.30 * (end - joint)
     away = np.clip((behind_nail - p) @ along / (4 * MM), 0, 1)
-    core = -blend(-core, -(nail_plane - 3 * MM * away), 1.5 * MM)
+    core = intersect(core, nail_plane - 3 * MM * away, 1.5 * MM)
     return [core, pad]
 
 
@@ -136,25 +137,25 @@ def palm_field(p: Points, hand: Skeleton) -> Distances:
         p,
         np.array([0.092, 0.0012, 0.0042]),
         np.array([0.160, 0.0020, 0.0055]),
-        16.4 * MM,
-        17.4 * MM,
+        15.8 * MM,
+        17.0 * MM,
         squash=(np.array([0.0, 0.0, 1.0]), 1.58),
     )
-    palm = blend(palm, forearm, 18 * MM)
+    palm = blend(palm, forearm, 20 * MM)
     palm = blend(palm, _thenar(p, hand), 13 * MM)
     palm = blend(palm, _thumb_web(p, hand), 10 * MM)
     hollow = ellipsoid(p, (0.047, -0.0255, 0.001), (0.026, 0.0115, 0.014))
-    return carve(palm, hollow, 8 * MM)
+    return intersect(palm, -hollow, 8 * MM)
 
 
 def _metacarpals(p: Points, hand: Skeleton) -> list[Distances]:
     """Four bones from the carpus to the knuckles, each knuckle a bump of its own."""
     carpus_z = {"index": 0.0140, "middle": 0.0060, "ring": -0.0025, "pinky": -0.0100}
     radii = {
-        "index": (13.0, 10.9),
-        "middle": (13.4, 11.0),
-        "ring": (13.0, 10.5),
-        "pinky": (12.2, 9.8),
+        "index": (12.4, 10.9),
+        "middle": (12.8, 11.0),
+        "ring": (12.3, 10.5),
+        "pinky": (11.2, 9.8),
     }
     knuckle = {"index": 7.2, "middle": 7.5, "ring": 6.9, "pinky": 6.3}
     parts = []
@@ -184,7 +185,7 @@ def _webs(p: Points, hand: Skeleton) -> list[Distances]:
 def _palm_pads(p: Points) -> list[Distances]:
     """The little finger's muscle, and the filling of the palm."""
     return [
-        ellipsoid(p, (0.056, -0.0078, -0.0200), (0.034, 0.0142, 0.0134)),
+        ellipsoid(p, (0.054, -0.0078, -0.0200), (0.034, 0.0142, 0.0132)),
         ellipsoid(p, (0.046, -0.0035, 0.0010), (0.042, 0.0125, 0.0320)),
     ]
 

@@ -89,7 +89,7 @@ def winding_number(
         triangles: corners of the open mesh's faces.
         caps: corners of faces that close it.
     """
-    cap_volume = _signed_volume(points, caps)
+    cap_volume = _perturbed(_signed_volume(points, caps), caps)
     crossings = _ray_crossings(points, triangles, _signed_volume(points, triangles))
     crossings += _ray_crossings(points, caps, cap_volume)
     cap_angle = jnp.sum(_solid_angle(points, caps, cap_volume), axis=-1)
@@ -179,6 +179,17 @@ def _signed_volume(points: Array, triangles: Array) -> Array:
         + n[:, 1] * (a[:, 1] - points[:, None, 1])
         + n[:, 2] * (a[:, 2] - points[:, None, 2])
     )
+
+
+def _perturbed(volume: Array, triangles: Array) -> Array:
+    """Decide the sign of a zero volume as if the point lay a little further along +x, then +y.
+
+    That is how the ray test decides, so a point in the plane of a cap gets one consistent answer.
+    """
+    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    n = jnp.cross(b - a, c - a)
+    tie = jnp.where(n[:, 0] != 0, -n[:, 0], -n[:, 1])
+    return jnp.where(volume == 0, jnp.sign(tie) * jnp.finfo(volume.dtype).tiny, volume)
 
 
 def _solid_angle(points: Array, triangles: Array, volume: Array) -> Array:

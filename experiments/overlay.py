@@ -1,0 +1,195 @@
+"""Draw a frame's hands over its image, through the frame's own camera."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+
+from experiments.render import (
+    LEFT_COLOUR,
+    RIGHT_COLOUR,
+    Picture,
+    camera_view,
+    crop_to_pixels,
+    hand_meshes,
+    save_png,
+)
+from fitting.errors import InputError
+from fitting.predictions import TwoHandPredictions
+from fitting.prepare import Prepared, prepare
+from mano_jax.cameras import transform
+from mano_jax.model import Hands
+from objectives.collision import exact_depths
+from objectives.problem import both_hands, posed_hands
+
+# Compiled as wholes: operation by operation the first picture would take many seconds.
+_posed = jax.jit(posed_hands)
+_depths = jax.jit(exact_depths)
+
+
+def draw_overlay(
+    hands: Hands,
+    predictions: TwoHandPredictions,
+    image_path: Path,
+    out_path: Path,
+    *,
+    frame: int = 0,
+    view: int = 0,
+    crop: tuple[float, float, float, float] | None = None,
+    opacity: float = 0.75,
+    mark_penetration: bool = True,
+) -> None:
+    """Read a frame's image, draw its hands over it and write a PNG.
+
+    Args:
+        hands: the hand model.
+        predictions: predictions, or a result's.
+        image_path: the frame's picture; with a weak camera, the crop that it refers to.
+        out_path: where the picture goes.
+        frame: number of the frame; from the end if negative.
+        view: number of the view, for several cameras.
+        crop: see `overlay`.
+        opacity: of the hands.
+        mark_penetration: see `overlay`.
+
+    Raises:
+        InputError: no such frame or view, or a frame that has no camera or cannot be posed.
+        OSError: the image cannot be read.
+    """
+    with Image.open(image_path) as opened:
+        image = np.array(opened.convert("RGB"))
+    picture = overlay(
+        hands,
+        predictions,
+        image,
+        frame=frame,
+        view=view,
+        crop=crop,
+        opacity=opacity,
+        mark_penetration=mark_penetration,
+    )
+    save_png(picture, out_path)
+
+
+def overlay(
+    hands: Hands,
+    predictions: TwoHandPredictions,
+    image: Picture,
+    *,
+    frame: int = 0,
+    view: int = 0,
+    crop: tuple[float, float, float, float] | None = None,
+    opacity: float = 0.75,
+    mark_penetration: bool = True,
+) -> Picture:
+    """The image with a frame's hands, and its 2D keypoints as dots.
+
+    Without parameters the hands are those that a fit would start from.
+
+    Args:
+        hands: the hand model.
+        predictions: predictions, or a result's.
+        image: red, green, blue.
+        frame: number of the frame; from the end if negative.
+        view: number of the view, for several cameras.
+        crop: left, top, width and height in pixels of what the weak camera's [-1, 1] spans; None
+            takes the whole image.
+        opacity: of the hands, 0 to 1.
+        mark_penetration: draw vertices inside the other hand in red.
+
+    Raises:
+        InputError: no such frame or view, or a frame that has no camera or cannot be posed.
+    """
+    number = _frame_number(predictions, frame)
+    prepared = _prepared(hands, predictions, number)
+    cameras = _cameras(predictions, prepared, number, view)
+    posed = _posed(hands, prepared.params, prepared.observations.left_anchor)
+    active = both_hands(prepared.observations.hand_valid)
+    depths = None
+    if mark_penetration:
+        depths = np.asarray(_depths(hands, posed.vertices, active))[0]
+    vertices = _in_view(np.asarray(posed.vertices[0]), prepared, view)
+    meshes = hand_meshes(
+        vertices,
+        np.asarray(hands.faces),
+        depths=depths,
+        valid=np.asarray(prepared.observations.hand_valid[0]).tolist(),
+    )
+    picture = camera_view(meshes, image=image, opacity=opacity, crop=crop, **cameras)
+    return _with_keypoints(picture, predictions, number, view, crop)
+
+
+def _frame_number(predictions: TwoHandPredictions, frame: int) -> int:
+    count = predictions.num_frames
+    if not -count <= frame < count:
+        raise InputError(f"frame {frame}: expected 0 to {count - 1}, the file has {count} frames")
+    return frame % count
+
+
+def _prepared(hands: Hands, predictions: TwoHandPredictions, number: int) -> Prepared:
+    prepared = prepare(hands, predictions.frames([number]))
+    if reason := str(prepared.reasons[0]):
+        raise InputError(f"frame {number} cannot be drawn: {reason}")
+    return prepared
+
+
+def _cameras(
+    predictions: TwoHandPredictions, prepared: Prepared, number: int, view: int
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """The frame's camera, in the names of `camera_view`."""
+    if predictions.K is None:
+        if predictions.weak_camera is None:
+            raise InputError("expected weak_camera or K to draw an overlay, found neither")
+        return {"weak_camera": np.asarray(prepared.params.weak_camera[0])}
+    if not 0 <= view < predictions.num_views:
+        raise InputError(f"view {view}: expected 0 to {predictions.num_views - 1}")
+    if not np.asarray(prepared.params.root_transl).any():
+        raise InputError(
+            f"frame {number} has K but neither root_transl nor keypoints_2d to place it by"
+        )
+    cameras = {"K": predictions.K[number, view]}
+    if predictions.distortion is not None:
+        cameras["distortion"] = predictions.distortion[number, view]
+    return cameras
+
+
+def _in_view(
+    vertices: Float[np.ndarray, "2 V 3"], prepared: Prepared, view: int
+) -> Float[np.ndarray, "2 V 3"]:
+    """From the anchor frame to the view's camera; weak cameras use the anchor frame."""
+    views = prepared.observations.views
+    if views is None:
+        return vertices
+    in_first = jnp.asarray(vertices) + prepared.params.root_transl[0]
+    return np.asarray(transform(views.T_view_camera[0, view][None], in_first))
+
+
+def _with_keypoints(
+    picture: Picture,
+    predictions: TwoHandPredictions,
+    number: int,
+    view: int,
+    crop: tuple[float, float, float, float] | None,
+) -> Picture:
+    """Dots where the 2D keypoints are, in a darker tone of their hand, ringed in white."""
+    keypoints = predictions.frames([number]).keypoints_by_view()
+    if keypoints is None:
+        return picture
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    size = (image.width, image.height)
+    radius = max(2.0, 0.006 * max(size))
+    for hand, tone in enumerate((RIGHT_COLOUR, LEFT_COLOUR)):
+        points = keypoints[0, view, hand].astype(np.float64)
+        points = points[(points[:, 2] > 0) & np.isfinite(points).all(axis=1)]
+        places = points[:, :2]
+        if predictions.K is None:
+            places = crop_to_pixels(places, size, crop)
+        colour = tuple(round(150 * c) for c in tone)
+        for x, y in places:
+            box = (x - radius, y - radius, x + radius, y + radius)
+            draw.ellipse(box, fill=colour, outline="white", width=1)
+    return np.array(image)

@@ -1,0 +1,132 @@
+"""VITRA episodes (HaWoR's hands on egocentric video), `.npy`.
+
+Conventions, as microsoft/VITRA documents them in `data/data.md` and draws them in
+`visualization/visualize_core.py`, checked on its example episode:
+
+    pose          rotation matrices, mean pose included
+    left hand     the right model's pose and betas, posed and then mirrored in x, and only then
+                  turned by `global_orient`: the finger rotations have to be mirrored, the wrist's
+                  not
+    translation   none of the fields called transl is safe (the wrist by the documentation, MANO's
+                  translation in the example): the wrist is joint 0 of `joints_camspace`
+    joints        metres, camera axes, OpenPose order, fingertips on the skin
+    extrinsics    from world to camera, one a frame
+    missing hand  `kept_frames` is 0; its rows mean nothing
+"""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from fitting.adapters.object_npy import read_object_npy
+from fitting.errors import InputError
+from fitting.predictions import TwoHandPredictions
+from mano_jax.joint_orders import permutation
+from mano_jax.model import SIDES
+
+_MIRROR: Final = np.array([1.0, -1.0, -1.0])
+
+_HAND_SHAPES: Final = {
+    "beta": (10,),
+    "global_orient_camspace": ("N", 3, 3),
+    "hand_pose": ("N", 15, 3, 3),
+    "joints_camspace": ("N", 21, 3),
+}
+
+
+def read_vitra(path: Path) -> TwoHandPredictions:
+    """Read one episode. Its joints are targets too: they are what the parameters must explain.
+
+    Raises:
+        InputError: no such episode, or a key is missing or has the wrong shape.
+    """
+    episode = read_object_npy(Path(path))
+    extrinsics = _array(path, episode, "extrinsics", ("N", 4, 4))
+    frames = len(extrinsics)
+    intrinsics = _array(path, episode, "intrinsics", (3, 3))
+    hands = [_read_hand(path, episode, side, frames) for side in SIDES]
+    joined = {name: np.stack([hand[name] for hand in hands], axis=1) for name in hands[0]}
+    wrists, hand_valid = joined["joints_3d"][:, :, 0, :3], joined["hand_valid"]
+    both, right = hand_valid.all(-1, keepdims=True), hand_valid[:, :1]
+    numbers = np.asarray(episode.get("video_decode_frame", np.arange(frames))).reshape(-1)
+    name = str(episode.get("video_name", Path(path).stem))
+    return TwoHandPredictions(
+        **joined,
+        relative_transl=np.where(both, wrists[:, 1] - wrists[:, 0], 0.0),
+        root_transl=np.where(right, wrists[:, 0], wrists[:, 1]),
+        K=np.broadcast_to(intrinsics, (frames, 1, 3, 3)),
+        T_camera_world=extrinsics[:, None],
+        frame_id=np.array([f"{name}/{int(number):06d}" for number in numbers]),
+        sequence_id=np.zeros(frames, np.int64),
+    )
+
+
+def _read_hand(path: Path, episode: dict[str, Any], side: str, frames: int) -> dict:
+    """One hand's canonical fields; zeros where the hand is not kept."""
+    hand = episode.get(side)
+    if not isinstance(hand, dict):
+        raise InputError(f"{path}: expected a dictionary under {side!r}, found none")
+    kept = np.asarray(_value(path, hand, "kept_frames", side)).reshape(-1) != 0
+    if len(kept) != frames:
+        raise InputError(
+            f"{path}: {side}/kept_frames: expected {frames} entries as in extrinsics, found "
+            f"{len(kept)}"
+        )
+    arrays = {
+        name: _array(path, hand, name, shape, side=side, frames=frames)
+        for name, shape in _HAND_SHAPES.items()
+    }
+    hand_pose = _axis_angle(arrays["hand_pose"], kept)
+    joints = arrays["joints_camspace"][:, permutation("openpose21", "mano21")]
+    joints_3d = np.concatenate([joints, np.ones((frames, 21, 1))], axis=-1)
+    return {
+        "hand_valid": kept,
+        "global_orient": _axis_angle(arrays["global_orient_camspace"], kept),
+        "hand_pose": hand_pose * _MIRROR if side == "left" else hand_pose,
+        "betas": np.where(kept[:, None], arrays["beta"], 0.0),
+        "joints_3d": np.where(kept[:, None, None], joints_3d, 0.0),
+    }
+
+
+def _axis_angle(matrices: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Axis-angle of rotation matrices; zero where not kept, NaN where it is no rotation."""
+    flat = matrices.reshape(-1, 3, 3).astype(np.float64)
+    used = np.repeat(kept, len(flat) // len(kept))
+    sound = used & np.isfinite(flat).all((-2, -1))
+    sound[sound] = np.linalg.det(flat[sound]) > 0.5
+    vectors = np.where(used[:, None], np.nan, np.zeros((1, 3)))
+    vectors[sound] = Rotation.from_matrix(flat[sound]).as_rotvec()
+    return vectors.reshape(matrices.shape[:-1])
+
+
+def _array(
+    path: Path,
+    values: dict[str, Any],
+    name: str,
+    shape: tuple,
+    *,
+    side: str = "",
+    frames: int | None = None,
+) -> np.ndarray:
+    """A numeric array of the expected shape; "N" is the number of frames."""
+    array = np.asarray(_value(path, values, name, side))
+    expected = tuple(n if n != "N" else array.shape[:1] and (frames or len(array)) for n in shape)
+    if array.shape != expected or array.dtype.kind not in "iuf":
+        where = f"{side}/{name}" if side else name
+        raise InputError(
+            f"{path}: {where}: expected numbers of shape {shape}"
+            + (f" with N = {frames}" if frames is not None else "")
+            + f", found {array.dtype} of shape {array.shape}"
+        )
+    return array
+
+
+def _value(path: Path, values: dict[str, Any], name: str, side: str = "") -> Any:
+    if name not in values:
+        where = f" of {side!r}" if side else ""
+        raise InputError(
+            f"{path}: no key {name!r}{where}; found {', '.join(values)}. Is it a VITRA episode?"
+        )
+    return values[name]

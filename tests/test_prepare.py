@@ -1,0 +1,332 @@
+"""From predictions to a solver's arrays: finite, complete, and bad frames told apart."""
+
+from dataclasses import fields, replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fitting.checks import frame_reasons, summarise
+from fitting.errors import InputError
+from fitting.predictions import TwoHandPredictions
+from fitting.prepare import prepare
+from objectives.problem import posed_joints
+
+N = 5
+
+
+def predicted(**changes) -> TwoHandPredictions:
+    """Five frames with every kind of hand: both, both, right, left, none."""
+    rng = np.random.default_rng(0)
+    given = {
+        "hand_valid": np.array([[1, 1], [1, 1], [1, 0], [0, 1], [0, 0]], bool),
+        "global_orient": rng.normal(size=(N, 2, 3)),
+        "hand_pose": 0.2 * rng.normal(size=(N, 2, 15, 3)),
+        "betas": rng.normal(size=(N, 2, 10)),
+        "relative_transl": 0.1 * rng.normal(size=(N, 3)),
+        "weak_camera": np.tile([5.0, 0.1, 0.0], (N, 1)),
+        "keypoints_2d": rng.uniform(0.1, 1, size=(N, 2, 21, 3)),
+        "joints_3d": 0.05 * rng.normal(size=(N, 2, 21, 3)),
+        "frame_id": [f"f{i}" for i in range(N)],
+    }
+    return TwoHandPredictions(**{k: v for k, v in (given | changes).items() if v is not None})
+
+
+def posed_targets(hands, predictions) -> np.ndarray:
+    """Joints of the predicted parameters in the anchor frame, (N, 2, 21, 3)."""
+    prepared = prepare(hands, predictions)
+    return np.asarray(
+        jax.jit(posed_joints)(hands, prepared.params, prepared.observations.left_anchor)
+    )
+
+
+def perspective(hands, transl, *, views=1):
+    """`predicted` seen by pinhole cameras, the anchor wrist at `transl` of the first."""
+    base = predicted()
+    points = posed_targets(hands, base) + np.asarray(transl)
+    K = np.array([[900.0, 0.0, 320.0], [0.0, 900.0, 240.0], [0.0, 0.0, 1.0]])
+    T_camera_world = np.tile(np.eye(4), (N, views, 1, 1))
+    # The first camera is not at the world's origin; the second stands 20 cm beside it.
+    T_camera_world[:, :, 2, 3] = 0.5
+    T_camera_world[:, 1:, 0, 3] = -0.2
+    shift = T_camera_world[:, :, :3, 3] - T_camera_world[:, :1, :3, 3]
+    in_view = points[:, None] + shift[:, :, None, None]
+    pixels = in_view[..., :2] / in_view[..., 2:] * 900.0 + [320.0, 240.0]
+    return replace(
+        base,
+        weak_camera=None,
+        K=np.tile(K, (N, views, 1, 1)),
+        T_camera_world=T_camera_world,
+        keypoints_2d=pixels,
+    )
+
+
+def assert_all_finite(tree):
+    for leaf in jax.tree.leaves(tree):
+        assert np.isfinite(np.asarray(leaf)).all()
+
+
+def test_a_clean_file_passes_through(hands):
+    predictions = predicted()
+    prepared = prepare(hands, predictions)
+    assert list(prepared.reasons) == ["", "", "", "", "no hand"]
+    assert not prepared.initialised
+    params, observations = prepared.params, prepared.observations
+    np.testing.assert_array_equal(params.hand_pose[:2], predictions.hand_pose[:2])
+    np.testing.assert_array_equal(params.weak_camera[:4], predictions.weak_camera[:4])
+    np.testing.assert_array_equal(observations.left_anchor, [False, False, False, True, False])
+    np.testing.assert_array_equal(observations.hand_valid, predictions.hand_valid)
+    assert observations.keypoints_2d.shape == (N, 1, 2, 21, 2)
+    np.testing.assert_array_equal(
+        observations.keypoints_2d_confidence[:2, 0], predictions.keypoints_2d[:2, ..., 2]
+    )
+    assert observations.views is None
+    assert_all_finite((params, observations))
+
+
+def test_absent_hands_are_zeros_whatever_they_held(hands):
+    predictions = predicted()
+    arrays = predictions.arrays()
+    for name in ("global_orient", "hand_pose", "betas", "joints_3d", "keypoints_2d"):
+        arrays[name] = arrays[name].copy()
+        arrays[name][~predictions.hand_valid] = np.nan
+    arrays["relative_transl"] = arrays["relative_transl"].copy()
+    arrays["relative_transl"][2:] = np.inf
+    prepared = prepare(hands, TwoHandPredictions(**arrays))
+    assert list(prepared.reasons) == ["", "", "", "", "no hand"]
+    assert_all_finite((prepared.params, prepared.observations))
+    absent = ~predictions.hand_valid
+    assert np.all(np.asarray(prepared.params.betas)[absent] == 0)
+    assert np.all(np.asarray(prepared.params.relative_transl)[2:] == 0)
+    assert np.all(np.asarray(prepared.observations.joints_3d_confidence)[absent] == 0)
+
+
+def test_missing_targets_have_no_confidence_and_finite_values(hands):
+    predictions = predicted()
+    joints, keypoints = predictions.joints_3d.copy(), predictions.keypoints_2d.copy()
+    joints[0, 0, 5, 1] = np.nan
+    keypoints[1, 1, 3, 0] = np.inf
+    keypoints[1, 1, 4, 2] = -1.0
+    given = replace(predictions, joints_3d=joints, keypoints_2d=keypoints)
+    observations = prepare(hands, given).observations
+    assert_all_finite(observations)
+    assert observations.joints_3d_confidence[0, 0, 5] == 0
+    assert observations.joints_3d_confidence[0].sum() == 41
+    assert np.all(observations.joints_3d[0, 0, 5] == 0)
+    assert np.all(observations.keypoints_2d_confidence[1, 0, 1, 3:5] == 0)
+    # The input still says what it said.
+    assert np.isnan(given.joints_3d[0, 0, 5, 1])
+
+
+def _with(name, index, value):
+    array = getattr(predicted(), name).copy()
+    array[index] = value
+    return {name: array}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (_with("global_orient", (0, 0, 1), np.nan), "global_orient of the right hand is not fin"),
+        (_with("hand_pose", (0, 1, 3, 1), np.inf), "hand_pose of the left hand is not finite"),
+        (_with("betas", (0, 1), 1e4), "betas of the left hand is beyond"),
+        (_with("global_orient", (0, 0, 1), 90.0), "expected radians"),
+        (_with("relative_transl", 0, np.nan), "relative_transl is not finite"),
+        (_with("relative_transl", 0, 120.0), "millimetres"),
+        (_with("weak_camera", (0, 0), 0.0), "scale of weak_camera is not positive"),
+        (_with("weak_camera", 0, np.nan), "weak_camera is not finite"),
+        (_with("joints_3d", 0, 1e3 * predicted().joints_3d[0]), "millimetres"),
+        (_with("keypoints_2d", 0, 300.0), "pixels"),
+        (_with("hand_valid", 0, False), "no hand"),
+    ],
+)
+def test_a_bad_frame_has_a_reason_and_disturbs_nobody(hands, changes, reason):
+    good = prepare(hands, predicted())
+    prepared = prepare(hands, predicted(**changes))
+    assert reason in prepared.reasons[0]
+    assert list(prepared.reasons[1:]) == list(good.reasons[1:])
+    assert_all_finite((prepared.params, prepared.observations))
+    assert not np.any(prepared.observations.hand_valid[0])
+    for after, before in zip(
+        jax.tree.leaves((prepared.params, prepared.observations)),
+        jax.tree.leaves((good.params, good.observations)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(after[1:], before[1:])
+
+
+def test_a_frame_is_prepared_alike_alone_and_in_company(hands):
+    predictions = replace(perspective(hands, [0.0, 0.0, 0.6]), relative_transl=None)
+    together = prepare(hands, predictions)
+    for i in range(N):
+        alone = prepare(hands, predictions.frames([i]))
+        for a, b in zip(
+            jax.tree.leaves((alone.params, alone.observations)),
+            jax.tree.leaves((together.params, together.observations)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a[0], b[i])
+
+
+def test_relative_translation_comes_from_the_wrists(hands):
+    predictions = predicted(relative_transl=None)
+    joints = predictions.joints_3d.copy()
+    joints[1, 0, 0] = np.nan
+    prepared = prepare(hands, replace(predictions, joints_3d=joints))
+    np.testing.assert_allclose(
+        prepared.params.relative_transl[0], joints[0, 1, 0] - joints[0, 0, 0], atol=1e-7
+    )
+    assert "lack a wrist" in prepared.reasons[1]
+    without = replace(predictions, joints_3d=None)
+    assert "lack a wrist" in frame_reasons(without, hands)[0]
+
+
+def test_joints_alone_make_a_start(hands):
+    targets = posed_targets(hands, predicted())
+    predictions = predicted(
+        global_orient=None, hand_pose=None, betas=None, relative_transl=None, joints_3d=targets
+    )
+    prepared = prepare(hands, predictions)
+    assert prepared.initialised
+    assert list(prepared.reasons) == ["", "", "", "", "no hand"]
+    found = posed_joints(hands, prepared.params, prepared.observations.left_anchor)
+    error = np.linalg.norm(np.asarray(found) - targets, axis=-1)[predictions.hand_valid]
+    assert error.mean() < 6e-3
+    # A left hand without a right one is its own anchor.
+    np.testing.assert_array_equal(prepared.params.relative_transl[2:], 0)
+
+
+def test_joints_without_a_palm_make_no_start(hands):
+    joints = np.random.default_rng(0).normal(scale=0.05, size=(N, 2, 21, 4))
+    joints[..., 3] = 1.0
+    # Only the wrist and one finger's base are left of the left palm.
+    joints[0, 1, [1, 4, 7, 10], 3] = 0.0
+    predictions = TwoHandPredictions(hand_valid=predicted().hand_valid, joints_3d=joints)
+    reasons = frame_reasons(predictions, hands)
+    assert "fewer than 3 of the left hand's wrist and finger base joints" in reasons[0]
+    assert reasons[1] == ""
+    assert_all_finite(prepare(hands, predictions).params)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_root_translation_is_solved_from_pixels(hands, views):
+    transl = np.array([0.05, -0.02, 0.7])
+    prepared = prepare(hands, perspective(hands, transl, views=views))
+    np.testing.assert_allclose(prepared.params.root_transl[:4], np.tile(transl, (4, 1)), atol=1e-3)
+    assert np.all(prepared.params.root_transl[4] == 0)
+    T = np.asarray(prepared.observations.views.T_view_camera)
+    np.testing.assert_allclose(T[:, 0], np.tile(np.eye(4), (N, 1, 1)), atol=1e-6)
+    if views == 2:
+        np.testing.assert_allclose(T[0, 1, :3, 3], [-0.2, 0.0, 0.0], atol=1e-6)
+
+
+def test_pixel_scale_is_half_the_longer_side_of_the_keypoint_box(hands):
+    predictions = perspective(hands, [0.0, 0.0, 0.7])
+    prepared = prepare(hands, predictions)
+    seen = predictions.keypoints_2d[0].reshape(-1, 2)
+    expected = 0.5 * (seen.max(0) - seen.min(0)).max()
+    assert prepared.observations.views.pixel_scale[0, 0] == pytest.approx(expected, rel=1e-5)
+    right = predictions.keypoints_2d[2, 0, 0]
+    expected = 0.5 * (right.max(0) - right.min(0)).max()
+    assert prepared.observations.views.pixel_scale[2, 0] == pytest.approx(expected, rel=1e-5)
+    # Nothing to see: any finite positive number will do.
+    assert prepared.observations.views.pixel_scale[4, 0] > 0
+
+
+def test_a_given_root_translation_is_kept(hands):
+    given = np.tile([0.3, 0.2, 2.0], (N, 1))
+    prepared = prepare(hands, replace(perspective(hands, [0.0, 0.0, 0.7]), root_transl=given))
+    np.testing.assert_array_equal(prepared.params.root_transl[:4], given[:4].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "value", "reason"),
+    [
+        ("K", (0, 1), np.nan, "K is not finite"),
+        ("K", (0, 0, 0, 0), -900.0, "focal length"),
+        ("T_camera_world", (0, 1), np.nan, "T_camera_world is not finite"),
+        ("T_camera_world", (0, 1), 2 * np.eye(4), "not a rotation"),
+        ("keypoints_2d", 0, 0.5, "normalised"),
+    ],
+)
+def test_bad_cameras_have_a_reason(hands, name, index, value, reason):
+    predictions = perspective(hands, [0.0, 0.0, 0.7], views=2)
+    array = getattr(predictions, name).copy()
+    array[index] = value
+    prepared = prepare(hands, replace(predictions, **{name: array}))
+    assert reason in prepared.reasons[0]
+    assert prepared.reasons[1] == ""
+    assert_all_finite((prepared.params, prepared.observations))
+
+
+def test_a_view_that_sees_nothing_may_be_anything(hands):
+    predictions = perspective(hands, [0.0, 0.0, 0.7], views=2)
+    K, keypoints = predictions.K.copy(), predictions.keypoints_2d.copy()
+    K[0, 1], keypoints[0, 1] = np.nan, np.nan
+    prepared = prepare(hands, replace(predictions, K=K, keypoints_2d=keypoints))
+    assert prepared.reasons[0] == ""
+    assert_all_finite((prepared.params, prepared.observations))
+    assert prepared.params.root_transl[0, 2] == pytest.approx(0.7, abs=1e-3)
+
+
+def test_mesh_targets(hands):
+    vertices = np.zeros((N, 2, hands.num_vertices, 3))
+    vertices[0, 0, 7] = np.nan
+    observations = prepare(hands, predicted(vertices=vertices)).observations
+    assert_all_finite(observations)
+    assert observations.vertices_confidence[0].sum() == 2 * hands.num_vertices - 1
+    assert np.all(observations.vertices_confidence[4] == 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"betas": np.zeros((N, 2, 12))}, ["betas", "expected 10", "found 12"]),
+        ({"vertices": np.zeros((N, 2, 100, 3))}, ["vertices", "778", "100"]),
+        ({"weak_camera": None}, ["keypoints_2d without a camera", "weak_camera", "K"]),
+        (
+            {"global_orient": None, "hand_pose": None, "betas": None, "joints_3d": None},
+            ["nothing to start from", "joints_3d"],
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_an_error(hands, changes, words):
+    with pytest.raises(InputError) as error:
+        prepare(hands, predicted(**changes))
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_every_array_has_the_dtype_asked_for(hands):
+    prepared = prepare(hands, perspective(hands, [0.0, 0.0, 0.7]))
+    for leaf in jax.tree.leaves((prepared.params, prepared.observations)):
+        assert leaf.dtype in (jnp.float32, jnp.bool_)
+
+
+def test_the_summary_tells_what_will_act(hands):
+    predictions = predicted(**_with("global_orient", (1, 0, 1), np.nan))
+    summary = summarise(replace(predictions, keypoints_2d=None), hands)
+    assert (summary.both_hands, summary.right_only, summary.left_only, summary.no_hand) == (
+        2,
+        1,
+        1,
+        1,
+    )
+    assert summary.usable == 3
+    terms = {term.name: term for term in summary.terms}
+    assert terms["keypoints_2d"].frames == 0
+    assert terms["keypoints_2d"].remark == "the file has no keypoints_2d"
+    assert terms["joints_3d"].frames == 3
+    assert terms["collision"].frames == 1
+    text = str(summary)
+    assert "usable: 3 of 5 frames" in text
+    assert "keypoints_2d: 0 of 3 frames (the file has no keypoints_2d)" in text
+    assert "skipped: 1 frame: global_orient of the right hand is not finite [f1]" in text
+    assert "skipped: 1 frame: no hand [f4]" in text
+
+
+def test_every_parameter_field_is_prepared(hands):
+    params = prepare(hands, predicted()).params
+    for field in fields(params):
+        assert getattr(params, field.name).shape[0] == N

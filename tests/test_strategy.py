@@ -1,0 +1,119 @@
+"""Strategies: TOML in and out, settings, and errors that teach."""
+
+import dataclasses
+
+import pytest
+
+from fitting.strategy import (
+    Strategy,
+    StrategyError,
+    load_strategy,
+    override,
+    preset_names,
+    strategy_from_toml,
+    strategy_to_toml,
+)
+
+
+def test_presets_are_the_papers_and_the_programs():
+    assert preset_names() == ["ihmr", "ihmr-release"]
+    paper, release = load_strategy("ihmr"), load_strategy("ihmr-release")
+    names = ["translation", "orientation", "finger_pose", "shape"]
+    assert [s.name for s in paper.stages] == names
+    assert [list(s.step_sizes.values()) for s in paper.stages] == [[1e-4], [1e-2], [1e-2], [1e-2]]
+    assert [s.weights["collision"] for s in paper.stages] == [0.1, 1, 1, 1]
+    assert [s.weights["finger_twist"] for s in paper.stages] == [0, 0, 1e5, 0]
+    assert all(s.weights["joints_3d"] == 1000 and s.iterations == 301 for s in paper.stages)
+    # The released program differs in two numbers only.
+    assert [s.weights["keypoints_2d"] for s in paper.stages] == [10, 10, 10, 10]
+    assert [s.weights["keypoints_2d"] for s in release.stages] == [100, 10, 10, 10]
+    assert [s.weights["relative_translation"] for s in paper.stages] == [1000] * 4
+    assert [s.weights["relative_translation"] for s in release.stages] == [1000, 100, 100, 100]
+    # THE energy is the finger-pose row.
+    for strategy in (paper, release):
+        assert strategy.report_weights == strategy.stages[2].weights
+
+
+@pytest.mark.parametrize("name", ["ihmr", "ihmr-release"])
+def test_toml_round_trip(name, tmp_path):
+    strategy = override(load_strategy(name), ["finger_pose.weights.joint_limits=2.5"])
+    path = tmp_path / "mine.toml"
+    path.write_text(strategy_to_toml(strategy))
+    assert load_strategy(path) == strategy
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("finger_pose.weights.collision=2", lambda s: s.stages[2].weights["collision"] == 2.0),
+        ("shape.step_sizes.finger_pose=0.01", lambda s: "finger_pose" in s.stages[3].step_sizes),
+        ("stages.iterations=21", lambda s: all(stage.iterations == 21 for stage in s.stages)),
+        ("translation.acceptance.every=5", lambda s: s.stages[0].acceptance.every == 5),
+        (
+            "shape.acceptance.select_by=['keypoints_2d']",
+            lambda s: s.stages[3].acceptance.select_by == ("keypoints_2d",),
+        ),
+        ("report_weights.joint_limits=3", lambda s: s.report_weights.get("joint_limits") == 3),
+        ("angle_frame=axis_angle", lambda s: s.angle_frame == "axis_angle"),
+        ("name=mine", lambda s: s.name == "mine"),
+    ],
+)
+def test_settings_reach_their_field_and_nothing_else(setting, value):
+    before = load_strategy("ihmr")
+    after = override(before, [setting])
+    assert value(after)
+    assert not value(before)
+    assert before == load_strategy("ihmr")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("finger_pose.weights.colision=2", "unknown 'colision'; known: collision"),
+        ("fingers.weights.collision=2", "'fingers' is none of translation, orientation"),
+        ("finger_pose.step_sizes.fingers=1", "unknown 'fingers'; known: translation"),
+        ("finger_pose.iteration=21", "no field 'iteration'; there are name"),
+        ("stages.iterations=20", "a multiple of 10 .* plus one, .* found 20; 21 would do"),
+        ("stages.iterations=1.5", "expected int, found 1.5"),
+        ("stages.iterations=true", "expected int, found True"),
+        ("finger_pose.weights.collision=-1", "expected a finite number >= 0, found -1.0"),
+        ("finger_pose.weights.collision=nan", "expected a finite number >= 0, found nan"),
+        ("finger_pose.weights.collision=high", "expected int or float, found 'high'"),
+        ("finger_pose.solver=lbfgs", "unknown 'lbfgs'; known: adam"),
+        ("angle_frame=world", "unknown 'world'; known: axis_angle"),
+        ("finger_pose", "expected PATH=VALUE"),
+        ("stages=3", "name a field of the stage"),
+    ],
+)
+def test_bad_settings_say_what_would_be_right(setting, message):
+    with pytest.raises(StrategyError, match=message):
+        override(load_strategy("ihmr"), [setting])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = ", "not valid TOML"),
+        ("name = 'x'", "missing key 'description'"),
+        ("nom = 'x'", "unknown key 'nom'; known: name"),
+        ("name='x'\ndescription=''\nstages=[]\n[report_weights]\n", "it has no stages"),
+    ],
+)
+def test_bad_files_are_refused(text, message):
+    with pytest.raises(StrategyError, match=message):
+        strategy_from_toml(text, origin="mine.toml")
+
+
+def test_unknown_strategies_are_named(tmp_path):
+    with pytest.raises(StrategyError, match="unknown strategy 'ihmrr': expected ihmr, ihmr-release"):
+        load_strategy("ihmrr")
+    with pytest.raises(StrategyError, match="no strategy file"):
+        load_strategy(tmp_path / "none.toml")
+
+
+def test_every_field_is_annotated_and_settable():
+    """An attribute without an annotation would be a class constant that no file can set."""
+    for kind in (Strategy, type(load_strategy("ihmr").stages[0])):
+        names = {f.name for f in dataclasses.fields(kind)}
+        plain = {n for n in vars(kind) if not n.startswith("_") and not callable(vars(kind)[n])}
+        assert {n for n in plain if not isinstance(vars(kind)[n], property)} <= names

@@ -71,6 +71,8 @@ _SHIFT_M = (0.004, 0.004, 0.010)
 _SHIFT_SIZES = (0.6, -0.6, 1.2, -1.2, 1.8, -1.8)
 """Multiples of one drawn translation error that are tried."""
 _SHIFT_DRAWS = 3
+_GREATEST_SHIFT_M = 0.035
+"""A relative translation further off than this is no fit's starting point."""
 
 
 @dataclass(frozen=True)
@@ -464,7 +466,7 @@ def _draw_prediction(hands: Hands, rng: np.random.Generator, truth: _Frame) -> _
     for _ in range(_ATTEMPTS):
         errors = _draw_errors(hands, rng, truth)
         wanted = rng.uniform(START_MPJPE_MM[0] + 1, START_MPJPE_MM[1] - 1)
-        wanted_depth = rng.uniform(low + 1, high - 1)
+        wanted_depth = rng.uniform(low + 2, high - 1)
         amount = _scale_to(hands, truth, errors, wanted)
         if amount is None:
             continue
@@ -473,6 +475,9 @@ def _draw_prediction(hands: Hands, rng: np.random.Generator, truth: _Frame) -> _
         shifts = np.multiply.outer(np.array(_SHIFT_SIZES), draws).reshape(-1, 3)
         shifts = np.concatenate([np.zeros((1, 3)), shifts])
         tried = [replace(base, relative_transl=base.relative_transl + s) for s in shifts]
+        tried = [frame for frame in tried if _shift_m(frame, truth) < _GREATEST_SHIFT_M]
+        if not tried:
+            continue
         depth = np.array([_penetration_mm(hands, frame) for frame in tried])
         best = np.abs(depth - wanted_depth).argmin()
         if low + 0.3 < depth[best] < high - 0.3:
@@ -480,6 +485,10 @@ def _draw_prediction(hands: Hands, rng: np.random.Generator, truth: _Frame) -> _
     raise ValueError(
         f"no simulated error gave a penetration of {START_MAX_P_MM} mm in {_ATTEMPTS} attempts"
     )
+
+
+def _shift_m(frame: _Frame, truth: _Frame) -> float:
+    return float(np.linalg.norm(frame.relative_transl - truth.relative_transl))
 
 
 def _draw_errors(hands: Hands, rng: np.random.Generator, truth: _Frame) -> dict[str, np.ndarray]:
@@ -491,7 +500,7 @@ def _draw_errors(hands: Hands, rng: np.random.Generator, truth: _Frame) -> dict[
     confused = rng.uniform(0.05, 0.3, (2, 1, 1)) * (elsewhere - truth.hand_pose)
     return {
         "pose": to_mean + confused + rng.normal(0, 0.04, (2, 15, 3)),
-        "shared_twist": rng.normal(0, np.deg2rad(4), 3),
+        "shared_twist": rng.normal(0, np.deg2rad(3), 3),
         "twist": rng.normal(0, np.deg2rad(6), (2, 3)),
         "betas": -0.5 * truth.betas + rng.normal(0, 0.4, truth.betas.shape),
     }

@@ -188,7 +188,9 @@ class StrategyShow:
 class StrategyCommand:
     """Show how frames are refined."""
 
-    action: Annotated[StrategyList, subcommand("list")] | Annotated[StrategyShow, subcommand("show")]
+    action: (
+        Annotated[StrategyList, subcommand("list")] | Annotated[StrategyShow, subcommand("show")]
+    )
 
     def run(self) -> None:
         """Run it."""

@@ -145,5 +145,3 @@ def check_writable(path: Path, *, force: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder}: no permission to write there")
-
-

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import trimesh
 from jaxtyping import Float, Int
+from trimesh.exchange.gltf import export_glb
+from trimesh.visual import TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
 from experiments.render import (
@@ -71,8 +73,8 @@ def _figures(pair: BeforeAfter, style: str) -> tuple[str, str, str]:
     change = "-"
     if np.isfinite([before, after]).all() and before != 0:
         change = f"{100 * (after / before - 1):+.0f} %"
-    texts = (style.format(x) if np.isfinite(x) else "-" for x in (before, after))
-    return (*texts, change)
+    first, second = (style.format(x) if np.isfinite(x) else "-" for x in (before, after))
+    return first, second, change
 
 
 def _mean(values: np.ndarray) -> float:
@@ -118,7 +120,7 @@ def write_scene(
                 mark = _scene_mesh(points, faces[hand][inside], (*PENETRATION_COLOUR, 1.0))
                 label = f"{name}_{side}_penetrating"
                 scene.add_geometry(mark, node_name=label, geom_name=label)
-    Path(path).write_bytes(scene.export(file_type="glb"))
+    path.write_bytes(export_glb(scene))
 
 
 def _scene_mesh(
@@ -132,7 +134,7 @@ def _scene_mesh(
         alphaMode="BLEND" if colour[3] < 1 else "OPAQUE",
         doubleSided=True,
     )
-    visual = trimesh.visual.TextureVisuals(material=material)
+    visual = TextureVisuals(material=material)
     mesh = trimesh.Trimesh(points, faces, visual=visual, process=False)
     mesh.remove_unreferenced_vertices()
     return mesh

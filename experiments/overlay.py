@@ -105,7 +105,7 @@ def overlay(
     """
     number = _frame_number(predictions, frame)
     prepared = _prepared(hands, predictions, number)
-    cameras = _cameras(predictions, prepared, number, view)
+    K, distortion, weak_camera = _camera(predictions, prepared, number, view)
     posed = _posed(hands, prepared.params, prepared.observations.left_anchor)
     active = both_hands(prepared.observations.hand_valid)
     depths = None
@@ -118,7 +118,15 @@ def overlay(
         depths=depths,
         valid=np.asarray(prepared.observations.hand_valid[0]).tolist(),
     )
-    picture = camera_view(meshes, image=image, opacity=opacity, crop=crop, **cameras)
+    picture = camera_view(
+        meshes,
+        K=K,
+        distortion=distortion,
+        weak_camera=weak_camera,
+        crop=crop,
+        image=image,
+        opacity=opacity,
+    )
     return _with_keypoints(picture, predictions, number, view, crop)
 
 
@@ -136,24 +144,26 @@ def _prepared(hands: Hands, predictions: TwoHandPredictions, number: int) -> Pre
     return prepared
 
 
-def _cameras(
+def _camera(
     predictions: TwoHandPredictions, prepared: Prepared, number: int, view: int
-) -> dict[str, Float[np.ndarray, "..."]]:
-    """The frame's camera, in the names of `camera_view`."""
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """The frame's camera: K, distortion and weak camera, None for those that it has not."""
     if predictions.K is None:
         if predictions.weak_camera is None:
             raise InputError("expected weak_camera or K to draw an overlay, found neither")
-        return {"weak_camera": np.asarray(prepared.params.weak_camera[0])}
+        return None, None, np.asarray(prepared.params.weak_camera[0])
     if not 0 <= view < predictions.num_views:
         raise InputError(f"view {view}: expected 0 to {predictions.num_views - 1}")
     if not np.asarray(prepared.params.root_transl).any():
         raise InputError(
             f"frame {number} has K but neither root_transl nor keypoints_2d to place it by"
         )
-    cameras = {"K": predictions.K[number, view]}
-    if predictions.distortion is not None:
-        cameras["distortion"] = predictions.distortion[number, view]
-    return cameras
+    distortion = predictions.distortion
+    return (
+        predictions.K[number, view],
+        None if distortion is None else distortion[number, view],
+        None,
+    )
 
 
 def _in_view(
@@ -164,7 +174,8 @@ def _in_view(
     if views is None:
         return vertices
     in_first = jnp.asarray(vertices) + prepared.params.root_transl[0]
-    return np.asarray(transform(views.T_view_camera[0, view][None], in_first))
+    T = jnp.broadcast_to(views.T_view_camera[0, view], (2, 4, 4))
+    return np.asarray(transform(T, in_first))
 
 
 def _with_keypoints(

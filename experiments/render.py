@@ -147,7 +147,9 @@ def _group_fragments(corners, area, left, top, side, members, width: int, height
     scale = 1.0 / area[members][:, None, None]
     first = ((x[:, 1] - column) * (y[:, 2] - row) - (x[:, 2] - column) * (y[:, 1] - row)) * scale
     second = ((x[:, 2] - column) * (y[:, 0] - row) - (x[:, 0] - column) * (y[:, 2] - row)) * scale
-    third = 1.0 - first - second
+    # Not 1 - first - second: each edge's own formula changes only its sign in the triangle next
+    # door, so that between two triangles no pixel is lost to rounding.
+    third = ((x[:, 0] - column) * (y[:, 1] - row) - (x[:, 1] - column) * (y[:, 0] - row)) * scale
     inside = (first >= 0) & (second >= 0) & (third >= 0) & (column < width) & (row < height)
     which, j, i = np.nonzero(inside)
     weights = np.stack([first[inside], second[inside], third[inside]], axis=-1)

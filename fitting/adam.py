@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array, Float
 
 from fitting.best_iterate import Best, consider, selection_score, start_best
-from fitting.parameters import like_params, step_size_of_fields
+from fitting.parameters import step_size_of_fields
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
 from objectives.collision import Search
@@ -35,8 +35,8 @@ Judged = tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]
 class StageNumbers:
     """The numbers of a stage that may change without compiling anew."""
 
-    step_sizes: TwoHandParams
-    """Step size of each parameter field; zero holds it."""
+    step_sizes: dict[str, Float[Array, ""]]
+    """Step size of each field of `TwoHandParams`; zero holds it."""
     weights: dict[str, Float[Array, ""]]
     """Weight of each term that the strategy uses."""
     max_ratio: dict[str, Float[Array, ""]]
@@ -63,7 +63,9 @@ def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, Stage
     judged = (*rule.select_by, *rule.max_ratio)
     terms = tuple(dict.fromkeys((*strategy.terms, *judged)))
     numbers = StageNumbers(
-        step_sizes=like_params(step_size_of_fields(stage.step_sizes)),
+        step_sizes={
+            name: jnp.float32(size) for name, size in step_size_of_fields(stage.step_sizes).items()
+        },
         weights={term: jnp.float32(stage.weights.get(term, 0.0)) for term in strategy.terms},
         max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
     )
@@ -94,14 +96,16 @@ def run_stage(
 
     def step(params: TwoHandParams, moments: Any, found: Search):
         gradient, judged = jax.grad(energy, has_aux=True)(params, found)
-        direction, moments = optimiser.update(gradient, moments)
-        params = jax.tree.map(
+        # optax raises floats to an integer step count, which JAX's strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            direction, moments = optimiser.update(gradient, moments)
+        moved = {
             # A held group must not even meet 0 * NaN.
-            lambda p, d, size: jnp.where(size > 0, p - size * d, p),
-            params,
-            direction,
-            numbers.step_sizes,
-        )
+            name: jnp.where(size > 0, value - size * getattr(direction, name), value)
+            for name, size in numbers.step_sizes.items()
+            for value in [getattr(params, name)]
+        }
+        params = TwoHandParams(**moved)
         return params, moments, judged
 
     def block(carry: tuple[TwoHandParams, Any, Best], xs: tuple[Array, Array]):

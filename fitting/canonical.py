@@ -35,6 +35,19 @@ RESULT_NAMES: Final = (
 """Names that only a result has."""
 
 
+# What NumPy and zipfile raise on damaged archives: RuntimeError for an encrypted one, MemoryError
+# for an array whose header promises more than there can be.
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 class CanonicalFileError(InputError):
     """A canonical file that cannot be read, or not be written; the message names it."""
 
@@ -101,7 +114,9 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = _read_array(path, archive, name)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except CanonicalFileError:
+        raise
+    except _UNREADABLE as error:
         raise CanonicalFileError(f"{path}: cannot be read ({error}); write it again") from error
     return arrays
 
@@ -109,7 +124,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_array(path: Path, archive: NpzFile, name: str) -> np.ndarray:
     try:
         array = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         if "pickle" in str(error):
             raise CanonicalFileError(
                 f"{path}: {name!r} holds Python objects, which are never loaded because a pickle "
@@ -157,7 +172,7 @@ def write_arrays(
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
-            save(file, **arrays)
+            save(file, allow_pickle=False, **arrays)
         # mkstemp makes files private to their owner; a result is an ordinary file.
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)

@@ -196,16 +196,16 @@ def vertices_seen(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N 2 V"]:
     vertices = predictions.vertices
     if vertices is None:
         return np.zeros((predictions.num_frames, 2, 0), bool)
-    return np.isfinite(vertices).all(-1) & predictions.hand_valid[..., None]
+    return np.all(np.isfinite(vertices), axis=-1) & predictions.hand_valid[..., None]
 
 
 def _seen(points: np.ndarray) -> np.ndarray:
-    return np.isfinite(points).all(-1) & (points[..., -1] > 0)
+    return np.all(np.isfinite(points), axis=-1) & (points[..., -1] > 0)
 
 
 def _all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     """Every way for a frame to be unusable: which frames, and the words for it."""
-    yield ~p.hand_valid.any(-1), "no hand"
+    yield ~np.any(p.hand_valid, axis=-1), "no hand"
     if p.has_parameters:
         yield from _parameter_reasons(p)
     yield from _joint_reasons(p)
@@ -214,12 +214,11 @@ def _all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _parameter_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
-    fields = {"global_orient": p.global_orient, "hand_pose": p.hand_pose, "betas": p.betas}
-    for name, array in fields.items():
+    for name, array in p.parameters.items():
         for hand, side in enumerate(SIDES):
             there = p.hand_valid[:, hand]
             rows = array[:, hand].reshape(len(array), -1)
-            finite = np.isfinite(rows).all(-1)
+            finite = np.all(np.isfinite(rows), axis=-1)
             yield there & ~finite, f"{name} of the {side} hand is not finite"
             limit = LARGEST_BETA if name == "betas" else LARGEST_ANGLE
             hint = "" if name == "betas" else "; expected radians"
@@ -255,7 +254,7 @@ def _joint_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
-    both = p.hand_valid.all(-1)
+    both = np.all(p.hand_valid, axis=-1)
     if p.relative_transl is not None:
         finite, large = _finite_and_large(p.relative_transl, FARTHEST_WRISTS)
         yield both & ~finite, "relative_transl is not finite"
@@ -265,7 +264,7 @@ def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, st
             "millimetres?",
         )
     elif p.has_parameters:
-        wrists = joints_seen(p)[..., 0].all(-1)
+        wrists = np.all(joints_seen(p)[..., 0], axis=-1)
         yield both & ~wrists, "no relative_transl, and joints_3d lack a wrist to take it from"
     if p.root_transl is not None and p.K is not None:
         finite, large = _finite_and_large(p.root_transl, FARTHEST_HAND)
@@ -279,22 +278,25 @@ def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, st
 def _camera_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     yield from _unit_reasons(p)
     if p.weak_camera is not None:
-        yield ~np.isfinite(p.weak_camera).all(-1), "weak_camera is not finite"
+        yield ~np.all(np.isfinite(p.weak_camera), axis=-1), "weak_camera is not finite"
         yield p.weak_camera[:, 0] <= 0, "the scale of weak_camera is not positive"
     if p.K is None:
         return
     # A view that sees nothing of a frame is not used there, so it may be anything.
-    used = keypoints_seen(p).any((-2, -1))
-    yield (used & ~np.isfinite(p.K).all((-2, -1))).any(-1), "K is not finite"
+    used = np.any(keypoints_seen(p), axis=(-2, -1))
+    yield (used & ~np.all(np.isfinite(p.K), axis=(-2, -1))).any(-1), "K is not finite"
     focal = np.minimum(p.K[..., 0, 0], p.K[..., 1, 1])
     yield (used & (focal <= 0)).any(-1), "a focal length in K is not positive"
     if p.distortion is not None:
-        yield (used & ~np.isfinite(p.distortion).all(-1)).any(-1), "distortion is not finite"
+        yield (
+            (used & ~np.all(np.isfinite(p.distortion), axis=-1)).any(-1),
+            "distortion is not finite",
+        )
     if p.T_camera_world is not None and p.num_views > 1:
         T = p.T_camera_world
         needed = used.copy()
-        needed[:, 0] |= used.any(-1)
-        finite = np.isfinite(T).all((-2, -1))
+        needed[:, 0] |= np.any(used, axis=-1)
+        finite = np.all(np.isfinite(T), axis=(-2, -1))
         yield (needed & ~finite).any(-1), "T_camera_world is not finite"
         R = np.where(finite[..., None, None], T, np.eye(4, dtype=T.dtype))[..., :3, :3]
         error = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
@@ -309,7 +311,7 @@ def _unit_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
         return
     coordinates = np.where(seen[..., None], np.abs(keypoints[..., :2]), np.nan)
     coordinates = coordinates.reshape(p.num_frames, -1)
-    any_seen = np.isfinite(coordinates).any(-1)
+    any_seen = np.any(np.isfinite(coordinates), axis=-1)
     if p.weak_camera is not None:
         # Most of them: a single wild keypoint is no wrong unit.
         wild = (coordinates > LARGEST_CROP_COORDINATE).sum(-1)
@@ -325,25 +327,29 @@ def _unit_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
 
 
 def _finite_and_large(vectors: np.ndarray, limit: float) -> tuple[np.ndarray, np.ndarray]:
-    finite = np.isfinite(vectors).all(-1)
+    finite = np.all(np.isfinite(vectors), axis=-1)
     safe = np.where(finite[:, None], vectors, 0.0).astype(np.float64)
     return finite, np.linalg.norm(safe, axis=-1) > limit
 
 
 def _term_uses(p: TwoHandPredictions, usable: np.ndarray) -> Iterator[TermUse]:
-    keypoints, joints = keypoints_seen(p).any((1, 2, 3)), joints_seen(p)
-    both = p.hand_valid.all(-1)
+    keypoints, joints = np.any(keypoints_seen(p), axis=(1, 2, 3)), joints_seen(p)
+    both = np.all(p.hand_valid, axis=-1)
     yield _use("keypoints_2d", keypoints, usable, p.keypoints_2d is None, "no keypoint is valid")
-    yield _use("joints_3d", joints.any((1, 2)), usable, p.joints_3d is None, "no joint is valid")
+    yield _use(
+        "joints_3d", np.any(joints, axis=(1, 2)), usable, p.joints_3d is None, "no joint is valid"
+    )
     yield _use(
         "relative_translation",
-        joints[..., 0].all(-1),
+        np.all(joints[..., 0], axis=-1),
         usable,
         p.joints_3d is None,
         "it needs the wrists of both hands in joints_3d",
         source="joints_3d",
     )
-    yield _use("vertices", vertices_seen(p).any((1, 2)), usable, p.vertices is None, "none finite")
+    yield _use(
+        "vertices", np.any(vertices_seen(p), axis=(1, 2)), usable, p.vertices is None, "none finite"
+    )
     yield _use("collision", both, usable, False, "it needs both hands")
     yield _use("shape_difference", both, usable, False, "it needs both hands")
 

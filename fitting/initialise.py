@@ -87,7 +87,7 @@ def initialise_from_joints(
         hand_valid: which hands are there.
     """
     skeleton = _Skeleton.of(hands)
-    finite = np.isfinite(joints_3d).all(-1) & np.isfinite(confidence)
+    finite = np.all(np.isfinite(joints_3d), axis=-1) & np.isfinite(confidence)
     seen = finite & (confidence > 0) & hand_valid[..., None]
     joints = np.where(seen[..., None], joints_3d, 0.0).astype(np.float64)
     weight = np.where(seen, confidence, 0.0).astype(np.float64)
@@ -99,7 +99,7 @@ def initialise_from_joints(
     local = _rotate(np.swapaxes(R_palm, -1, -2)[..., None, :, :], joints - wrist[..., None, :])
     hand_pose = _swing_fingers(skeleton, betas, local + rest[..., :1, :], seen)
 
-    both = hand_valid.all(-1)
+    both = np.all(hand_valid, axis=-1)
     there = hand_valid[..., None]
     return JointStart(
         global_orient=np.where(there, _to_axis_angle(R_palm), 0.0),
@@ -134,7 +134,7 @@ def solve_root_transl(
         Metres; zero for a frame with fewer than two keypoints, which says nothing.
     """
     weight = np.where(hand_valid[:, None, :, None], confidence, 0.0).astype(np.float64)
-    weight = np.where(np.isfinite(weight) & np.isfinite(keypoints_2d).all(-1), weight, 0.0)
+    weight = np.where(np.isfinite(weight) & np.all(np.isfinite(keypoints_2d), axis=-1), weight, 0.0)
     weight = np.maximum(weight, 0.0)
     K = np.asarray(views.K, np.float64)
     T = np.asarray(views.T_view_camera, np.float64)
@@ -153,7 +153,9 @@ def solve_root_transl(
         _from_size(points, rays, T, weight),
     )
     enough = (weight > 0).sum((1, 2, 3)) >= 2
-    return np.where(enough[:, None] & np.isfinite(solution).all(-1, keepdims=True), solution, 0.0)
+    return np.where(
+        enough[:, None] & np.all(np.isfinite(solution), axis=-1, keepdims=True), solution, 0.0
+    )
 
 
 def pose_joints_float64(
@@ -387,7 +389,7 @@ def _in_front(
     """Whether every joint with a keypoint is in front of the view that sees it, (N,)."""
     shift = _rotate(T[..., :3, :3], solution[:, None])
     depth = points[..., 2] + shift[..., 2][..., None, None]
-    return np.where(weight > 0, depth > _NEAREST_DEPTH, True).all((1, 2, 3))
+    return np.all((weight <= 0) | (depth > _NEAREST_DEPTH), axis=(1, 2, 3))
 
 
 def _from_size(

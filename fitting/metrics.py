@@ -80,12 +80,15 @@ def i_mpjpe(
         predicted: joints of both hands in one frame, metres; the wrist comes first.
         truth: true joints of both hands in one frame, metres.
         hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; None means all.
+        joint_valid: which true joints exist; NaN without the right wrist. None means all.
     """
     difference = _array(predicted) - _array(truth)
     error = np.linalg.norm(difference - difference[:, :1, :1], axis=-1)
-    countable = _countable(error.shape, hand_valid, joint_valid)
-    return _MM * np.where(_both(hand_valid), _masked_mean(error, countable), np.nan)
+    measurable, countable = _both(hand_valid), np.ones(error.shape, bool)
+    if joint_valid is not None:
+        countable = np.asarray(joint_valid, bool)
+        measurable = measurable & countable[:, 0, 0]
+    return _MM * np.where(measurable, _masked_mean(error, countable), np.nan)
 
 
 def ave_p(depths: Shaped[ArrayLike, "N 2 V"], hand_valid: Bool[ArrayLike, "N 2"]) -> PerFrame:
@@ -117,7 +120,7 @@ def _array(values: ArrayLike) -> np.ndarray:
 
 
 def _both(hand_valid: ArrayLike) -> np.ndarray:
-    return np.asarray(hand_valid, bool).all(axis=1)
+    return np.all(np.asarray(hand_valid, bool), axis=1)
 
 
 def _countable(shape, hand_valid: ArrayLike, joint_valid: ArrayLike | None) -> np.ndarray:

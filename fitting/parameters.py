@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Final
 
-import jax.numpy as jnp
-
 from objectives.problem import TwoHandParams
 
 PARAMETER_GROUPS: Final[dict[str, tuple[str, ...]]] = {
@@ -26,8 +24,3 @@ def step_size_of_fields(step_sizes: Mapping[str, float]) -> dict[str, float]:
         for name in PARAMETER_GROUPS[group]:
             sizes[name] = float(size)
     return sizes
-
-
-def like_params(values: Mapping[str, float], dtype=jnp.float32) -> TwoHandParams:
-    """A `TwoHandParams` of scalars, one a field."""
-    return TwoHandParams(**{name: jnp.asarray(value, dtype) for name, value in values.items()})

@@ -125,6 +125,11 @@ class TwoHandPredictions:
         return self.global_orient is not None
 
     @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """`global_orient`, `hand_pose` and `betas` by name; empty without a prediction."""
+        return {name: array for name, array in self.arrays().items() if name in _PARAMETERS}
+
+    @property
     def frame_names(self) -> Shaped[np.ndarray, "N"]:
         """`frame_id`, or the frames' numbers as strings."""
         if self.frame_id is not None:

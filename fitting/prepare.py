@@ -120,18 +120,18 @@ def _start(
     """Pose, shape and relative translation: predicted, or made from joints."""
     if p.has_parameters:
         start = {
-            "global_orient": _where(hand_valid[..., None], p.global_orient),
-            "hand_pose": _where(hand_valid[..., None, None], p.hand_pose),
-            "betas": _where(hand_valid[..., None], p.betas),
+            name: _where(hand_valid.reshape(-1, 2, *[1] * (value.ndim - 2)), value)
+            for name, value in p.parameters.items()
         }
         wrists = np.zeros((p.num_frames, 2, 3)) if joints is None else joints[..., 0, :]
         relative_transl = wrists[:, 1] - wrists[:, 0]
     else:
+        assert joints is not None and confidence is not None, "check_file saw to it"
         start = initialise_from_joints(hands, joints, confidence, hand_valid)._asdict()
         relative_transl = start["relative_transl"]
     if p.relative_transl is not None:
         relative_transl = p.relative_transl
-    both = hand_valid.all(-1, keepdims=True)
+    both = np.all(hand_valid, axis=-1, keepdims=True)
     return start | {"relative_transl": _where(both, relative_transl)}
 
 
@@ -150,8 +150,10 @@ def _views(
     T_camera_world = np.broadcast_to(np.eye(4), (*shape, 4, 4))
     if p.T_camera_world is not None and p.num_views > 1:
         T_camera_world = p.T_camera_world
-    finite = np.isfinite(p.K).all((-2, -1)) & (p.K[..., 0, 0] > 0) & (p.K[..., 1, 1] > 0)
-    finite &= np.isfinite(distortion).all(-1) & np.isfinite(T_camera_world).all((-2, -1))
+    finite = np.all(np.isfinite(p.K), axis=(-2, -1)) & (p.K[..., 0, 0] > 0) & (p.K[..., 1, 1] > 0)
+    finite &= np.all(np.isfinite(distortion), axis=-1) & np.all(
+        np.isfinite(T_camera_world), axis=(-2, -1)
+    )
     finite &= usable[:, None]
     T = np.where(finite[..., None, None], T_camera_world, np.eye(4)).astype(np.float64)
     scale = np.ones(shape)
@@ -197,7 +199,7 @@ def _root_transl(
     if views is None:
         return np.zeros((p.num_frames, 3))
     if p.root_transl is not None:
-        return _where(hand_valid.any(-1, keepdims=True), p.root_transl)
+        return _where(np.any(hand_valid, axis=-1, keepdims=True), p.root_transl)
     if keypoints is None or confidence is None:
         return np.zeros((p.num_frames, 3))
     joints = pose_joints_float64(hands, start["global_orient"], start["hand_pose"], start["betas"])

@@ -216,9 +216,7 @@ def _by_tiles(mesh: Mesh, function: Callable, *, shared_tail: int = 0) -> Callab
     everywhere, by_frame = PartitionSpec(), PartitionSpec("frames")
     specs = (everywhere, everywhere, by_frame, by_frame, *[everywhere] * shared_tail)
     return jax.jit(
-        jax.shard_map(
-            function, mesh=mesh, in_specs=specs, out_specs=by_frame, check_vma=False
-        )
+        jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=by_frame, check_vma=False)
     )
 
 

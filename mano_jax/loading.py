@@ -214,7 +214,8 @@ def _read_entries(path: Path) -> dict[str, Any]:
     if path.suffix.lower() != ".npz":
         raise HandFileError(f"{path}: expected a .pkl or .npz file, found {path.suffix or path}")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a damaged file open that it opened itself.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         remedy = "copy it again"

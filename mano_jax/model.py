@@ -28,6 +28,9 @@ Side = Literal["right", "left"]
 SIDES: tuple[Side, Side] = ("right", "left")
 """Order of the hand axis, everywhere."""
 
+AnyArray = Array | np.ndarray
+"""Records of results hold JAX arrays on the device and NumPy arrays on the host."""
+
 # Full float32 products on every device: TF32 costs 0.04 mm a product on a hand.
 _FULL = jax.lax.Precision.HIGHEST
 
@@ -107,9 +110,9 @@ class Hands:
 class PosedHands:
     """Two posed hands, metres."""
 
-    vertices: Float[Array, "*batch 2 V 3"]
+    vertices: Float[AnyArray, "*batch 2 V 3"]
     """Surface vertices."""
-    joints: Float[Array, "*batch 2 21 3"]
+    joints: Float[AnyArray, "*batch 2 21 3"]
     """Joints in `mano21` order: sixteen of the kinematic chain, five fingertip vertices."""
 
 
@@ -222,9 +225,7 @@ def pose_hands(
         "hvck,...hk->...hcv", blendshapes, coefficients, precision=_FULL
     )
     vertices = _skin(jnp.swapaxes(hands.lbs_weights, -1, -2), A, t, shaped)
-    tips = jnp.take_along_axis(
-        vertices, _expand_tips(hands.tip_vertices, vertices.ndim), axis=-2
-    )
+    tips = jnp.take_along_axis(vertices, _expand_tips(hands.tip_vertices, vertices.ndim), axis=-2)
     joints = jnp.concatenate([joints, tips], axis=-2)
     if transl is not None:
         vertices, joints = vertices + transl[..., None, :], joints + transl[..., None, :]

@@ -73,7 +73,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         value = _Machine(path).run(content)
     except HandFileError:
         raise
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
         raise HandFileError(
             f"{path} is no readable pickle: truncated or corrupt ({error}); copy it again, and "
             "compare its size with the original's"
@@ -203,7 +203,7 @@ class _Machine:
         if isinstance(module, str) and isinstance(name, str):
             meaning = ADMITTED.get((module, name))
         if meaning is None:
-            self._refuse(f"{module}.{name}", "it is no class of a MANO file")
+            self._refuse(f"{_shown(module)}.{_shown(name)}", "it is no class of a MANO file")
         self.stack.append(_Name(module, name, str(meaning)))
 
     def _reduce(self) -> None:
@@ -261,7 +261,7 @@ class _Machine:
         if not isinstance(content, bytes | bytearray):
             self._refuse(f"an array of {_kind(content)}", "a MANO file holds plain numbers")
         if order not in ("C", "F"):
-            raise ValueError(f"an array in the order {order!r}")
+            raise ValueError(f"an array in the order {_shown(order)}")
         kind = np.dtype(dtype.code).newbyteorder(dtype.order)
         shape = _checked_shape(shape)
         if len(content) != math.prod(shape) * kind.itemsize:
@@ -273,7 +273,7 @@ class _Machine:
 
     def _call_dtype(self, code: Any, *_: Any) -> _Dtype:
         if not isinstance(code, str) or not _NUMBER_DTYPE.fullmatch(code):
-            self._refuse(f"numpy.dtype({code!r})", "a MANO file holds plain numbers")
+            self._refuse(f"numpy.dtype({_shown(code)})", "a MANO file holds plain numbers")
         return _Dtype(code)
 
     def _call_reconstruct(self, subtype: Any, *_: Any) -> _Array:
@@ -291,7 +291,7 @@ class _Machine:
 
     def _call_encode(self, text: Any, encoding: Any = None, *_: Any) -> bytes:
         if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
-            self._refuse(f"_codecs.encode(..., {encoding!r})", "only latin1 is admitted")
+            self._refuse(f"_codecs.encode(..., {_shown(encoding)})", "only latin1 is admitted")
         return text.encode("latin1")
 
     def _call_set(self, items: Any = ()) -> list[Any]:
@@ -419,8 +419,15 @@ def _describe(value: Any) -> str:
     return value.meaning if isinstance(value, _Record) else _kind(value)
 
 
+def _shown(value: Any) -> str:
+    """A string of the file as a message may show it: short, and without control characters."""
+    if not isinstance(value, str):
+        return _kind(value)
+    return value if value.isprintable() and len(value) <= 100 else ascii(value[:100])
+
+
 def _kind(value: Any) -> str:
-    """A value's type in words that are safe to print, however long the value is."""
+    """A value's type: its content may be endless."""
     return {"_Name": "a class", "_Array": "numpy.ndarray", "_Dtype": "numpy.dtype"}.get(
         type(value).__name__, type(value).__name__
     )

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from mano_jax import joint_orders
+from objectives.robust import absolute
 
 FINGER_CHAINS: Final = np.array(
     [
@@ -43,5 +44,5 @@ def finger_twist_energy(
     first_normal, second_normal = jnp.cross(b0, b1), jnp.cross(b1, b2)
     volume = jnp.sum(b2 * first_normal, axis=-1)
     agreement = jnp.sum(first_normal * second_normal, axis=-1)
-    twist = jnp.abs(volume) - jnp.minimum(agreement, 0.0)
+    twist = absolute(volume) - jnp.minimum(agreement, 0.0)
     return jnp.sum(jnp.where(hand_valid[..., None], twist, 0.0), axis=(-2, -1))

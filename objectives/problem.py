@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mano_jax.model import Hands, PosedHands, assemble, pose_hands, pose_joints
+from mano_jax.model import AnyArray, Hands, PosedHands, assemble, pose_hands, pose_joints
 
 
 @jax.tree_util.register_dataclass
@@ -20,17 +20,17 @@ from mano_jax.model import Hands, PosedHands, assemble, pose_hands, pose_joints
 class TwoHandParams:
     """Parameters of two hands: everything that a solver may change."""
 
-    global_orient: Float[Array, "*batch 2 3"]
+    global_orient: Float[AnyArray, "*batch 2 3"]
     """Wrist rotation, axis-angle, camera axes."""
-    hand_pose: Float[Array, "*batch 2 15 3"]
+    hand_pose: Float[AnyArray, "*batch 2 15 3"]
     """Finger joint rotations, axis-angle, absolute (mean pose included)."""
-    betas: Float[Array, "*batch 2 S"]
+    betas: Float[AnyArray, "*batch 2 S"]
     """Shape coefficients."""
-    relative_transl: Float[Array, "*batch 3"]
+    relative_transl: Float[AnyArray, "*batch 3"]
     """Left wrist minus right wrist."""
-    root_transl: Float[Array, "*batch 3"]
+    root_transl: Float[AnyArray, "*batch 3"]
     """Anchor wrist in the first camera's frame; zero where there is no perspective camera."""
-    weak_camera: Float[Array, "*batch 3"]
+    weak_camera: Float[AnyArray, "*batch 3"]
     """s, t_x, t_y of u = s (X + t), X in the anchor frame; zero where there is none."""
 
 
@@ -39,13 +39,13 @@ class TwoHandParams:
 class PerspectiveViews:
     """Calibrated views of each frame."""
 
-    K: Float[Array, "*batch C 3 3"]
+    K: Float[AnyArray, "*batch C 3 3"]
     """Intrinsics, pixels."""
-    distortion: Float[Array, "*batch C k"]
+    distortion: Float[AnyArray, "*batch C k"]
     """OpenCV's distortion coefficients; k may be 0."""
-    T_view_camera: Float[Array, "*batch C 4 4"]
+    T_view_camera: Float[AnyArray, "*batch C 4 4"]
     """From the first camera's axes to each view's."""
-    pixel_scale: Float[Array, "*batch C"]
+    pixel_scale: Float[AnyArray, "*batch C"]
     """Half the longer side of the frame's keypoint box, pixels: divides the residuals, so that
     weights mean the same as in normalised crop coordinates."""
 
@@ -59,23 +59,23 @@ class Observations:
     zero confidence are finite but mean nothing.
     """
 
-    hand_valid: Bool[Array, "*batch 2"]
+    hand_valid: Bool[AnyArray, "*batch 2"]
     """Which hands the frame has."""
-    left_anchor: Bool[Array, "*batch"]
+    left_anchor: Bool[AnyArray, "*batch"]
     """The anchor is the left wrist: there is no right hand."""
-    keypoints_2d: Float[Array, "*batch C 2 21 2"] | None = None
+    keypoints_2d: Float[AnyArray, "*batch C 2 21 2"] | None = None
     """Normalised crop coordinates (weak camera, C = 1) or pixels."""
-    keypoints_2d_confidence: Float[Array, "*batch C 2 21"] | None = None
+    keypoints_2d_confidence: Float[AnyArray, "*batch C 2 21"] | None = None
     """Confidence of each keypoint, 0 for none."""
     views: PerspectiveViews | None = None
     """Perspective cameras; None means the weak camera of the parameters."""
-    joints_3d: Float[Array, "*batch 2 21 3"] | None = None
+    joints_3d: Float[AnyArray, "*batch 2 21 3"] | None = None
     """Estimated 3D joints of both hands in one frame with camera axes; any origin."""
-    joints_3d_confidence: Float[Array, "*batch 2 21"] | None = None
+    joints_3d_confidence: Float[AnyArray, "*batch 2 21"] | None = None
     """Confidence of each 3D joint, 0 for none."""
-    vertices: Float[Array, "*batch 2 V 3"] | None = None
+    vertices: Float[AnyArray, "*batch 2 V 3"] | None = None
     """Mesh targets of both hands in one frame with camera axes; any origin."""
-    vertices_confidence: Float[Array, "*batch 2 V"] | None = None
+    vertices_confidence: Float[AnyArray, "*batch 2 V"] | None = None
     """Confidence of each vertex, 0 for none."""
 
 

@@ -31,8 +31,8 @@ def squared(residual: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def absolute(residual: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """abs(r), L1; its gradient is 0 at r = 0. The one kernel without a scale."""
-    return jnp.abs(residual)
+    """abs(r), L1, with no scale; its gradient is 0 at r = 0, where that of `jnp.abs` is 1."""
+    return residual * jnp.sign(residual)
 
 
 def huber(residual: Float[Array, "*shape"], scale: Scale) -> Float[Array, "*shape"]:
@@ -53,7 +53,12 @@ def pseudo_huber(residual: Float[Array, "*shape"], scale: Scale) -> Float[Array,
 
 def geman_mcclure(residual: Float[Array, "*shape"], scale: Scale) -> Float[Array, "*shape"]:
     """r^2 scale^2 / (r^2 + scale^2): never more than scale^2, so outliers stop pulling."""
-    return residual * residual / (1.0 + (residual / scale) ** 2)
+    ratio_squared = (residual / scale) ** 2
+    weight = 1.0 / (1.0 + ratio_squared)
+    # One function in two forms: the first loses its gradient's digits far out, the second its
+    # value's digits near zero.
+    near, far = residual * residual * weight, scale**2 * (1.0 - weight)
+    return jnp.where(ratio_squared < 1.0, near, far)
 
 
 def robust_energy(

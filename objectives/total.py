@@ -56,9 +56,7 @@ class Priors:
 
 def make_priors(hands: Hands, angle_frame: AngleFrame) -> Priors:
     """Precompute what `term_energies` needs of a hand model."""
-    return Priors(
-        joint_limits=joint_limits(hands, angle_frame), pose_prior=pose_prior(hands)
-    )
+    return Priors(joint_limits=joint_limits(hands, angle_frame), pose_prior=pose_prior(hands))
 
 
 def term_energies(

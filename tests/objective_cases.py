@@ -120,11 +120,14 @@ def embedded_right_model() -> HandModel:
     )
 
 
+@cache
 def make_model(dtype: type = np.float32) -> Model:
-    """Both embedded hands; float64 needs `jax.enable_x64(True)` around it."""
-    hands = two_hands(embedded_right_model(), dtype=jnp.dtype(dtype))
-    limits = {f: joint_limits.joint_limits(hands, f) for f in joint_limits.ANGLE_FRAMES}
-    return Model(hands, limits, pose_prior.pose_prior(hands))
+    """Both embedded hands."""
+    with jax.enable_x64(dtype == np.float64):
+        hands = two_hands(embedded_right_model(), dtype=jnp.dtype(dtype))
+        make = jax.jit(joint_limits.joint_limits, static_argnums=1)
+        limits = {frame: make(hands, frame) for frame in joint_limits.ANGLE_FRAMES}
+        return Model(hands, limits, pose_prior.pose_prior(hands))
 
 
 @cache

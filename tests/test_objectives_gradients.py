@@ -27,14 +27,18 @@ from tests.objective_cases import (
 _STEP = 1e-6
 
 
-def _perturbations(params: TwoHandParams, field: str) -> TwoHandParams:
-    """Every coordinate of one field moved up, then down; leading axis (2 * coordinates)."""
-    value = getattr(params, field)
-    coordinates = value[0].size
-    steps = _STEP * jnp.eye(coordinates).reshape(coordinates, 1, *value.shape[1:])
-    moved = jnp.concatenate([value + steps, value - steps])
-    tiled = jax.tree.map(lambda x: jnp.broadcast_to(x, (2 * coordinates, *x.shape)), params)
-    return replace(tiled, **{field: moved})
+def _perturbations(params: TwoHandParams) -> TwoHandParams:
+    """Every coordinate of every field moved up, then down; leading axis (2 * coordinates)."""
+    start = {field: np.asarray(getattr(params, field)) for field in FIELDS}
+    parts = {field: [] for field in FIELDS}
+    for moved, value in start.items():
+        n = value[0].size
+        steps = _STEP * np.eye(n).reshape(n, 1, *value.shape[1:])
+        for field in FIELDS:
+            still = np.broadcast_to(start[field], (2 * n, *start[field].shape))
+            shift = np.concatenate([steps, -steps]) if field == moved else 0.0
+            parts[field].append(still + shift)
+    return TwoHandParams(**{f: jnp.asarray(np.concatenate(parts[f])) for f in FIELDS})
 
 
 @jax.jit
@@ -57,9 +61,7 @@ def both_gradients(request) -> tuple[np.ndarray, dict, dict]:
     with jax.enable_x64(True):
         model = make_model(np.float64)
         values, gradient = values_and_gradients(model, params, observations)
-        fields = [_perturbations(params, field) for field in FIELDS]
-        every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *fields)
-        # Mapped one by one: a few hundred posed meshes at once would not fit a small cache.
+        every = _perturbations(params)
         posed = _pose_many(model.hands, every, observations.left_anchor)
         energies = np.asarray(_energies_many(model, every, posed, observations))
     measured, start = {}, 0

@@ -1,5 +1,9 @@
 """The canonical record: what it admits, what it refuses and how it says so."""
 
+# Optional fields are there because the test put them there, and numpy.save does take dictionaries.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 import numpy as np
 import pytest
 

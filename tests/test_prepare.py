@@ -1,5 +1,9 @@
 """From predictions to a solver's arrays: finite, complete, and bad frames told apart."""
 
+# Optional fields are there because the test put them there, and numpy.save does take dictionaries.
+# pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportArgumentType=false, reportCallIssue=false
+
 from dataclasses import fields, replace
 
 import jax
@@ -190,7 +194,7 @@ def test_joints_alone_make_a_start(hands):
     prepared = prepare(hands, predictions)
     assert prepared.initialised
     assert list(prepared.reasons) == ["", "", "", "", "no hand"]
-    found = posed_joints(hands, prepared.params, prepared.observations.left_anchor)
+    found = jax.jit(posed_joints)(hands, prepared.params, prepared.observations.left_anchor)
     error = np.linalg.norm(np.asarray(found) - targets, axis=-1)[predictions.hand_valid]
     assert error.mean() < 6e-3
     # A left hand without a right one is its own anchor.

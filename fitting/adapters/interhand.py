@@ -44,10 +44,12 @@ def read_interhand(path: Path) -> TwoHandPredictions:
     """
     files = [_read_json(file) for file in _find_files(Path(path))]
     (data_file, data), (camera_file, cameras), (joint_file, joints) = files
-    images = {image["id"]: image for image in _entry(data_file, data, "images")}
+    images = {_entry(data_file, i, "id"): i for i in _entry(data_file, data, "images")}
     frames = []
     for annotation in _entry(data_file, data, "annotations"):
+        _require(data_file, annotation, ("image_id", "joint_valid"))
         image = _entry(data_file, images, annotation["image_id"], "an image with the id")
+        _require(data_file, image, ("capture", "camera", "frame_idx"))
         camera = _camera(camera_file, cameras, image)
         world_mm, valid = _joints(joint_file, joints, image)
         frames.append(_frame(annotation, image, camera, world_mm, valid))
@@ -66,7 +68,7 @@ def _frame(
     valid: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The canonical fields of one image, joints as (2, 21, ...)."""
-    present = valid.any(-1)
+    present = np.any(valid, axis=-1)
     if annotation.get("hand_type_valid", 1):
         present = np.array(_HANDS_OF_TYPE.get(annotation.get("hand_type", ""), present))
     seen_3d = valid & present[:, None]
@@ -125,7 +127,7 @@ def _joints(file: Path, joints: dict, image: dict[str, Any]) -> tuple[np.ndarray
             f"joints, found world_coord {world_mm.shape} and joint_valid {valid.shape}"
         )
     world_mm, valid = world_mm.reshape(2, 21, 3), valid.reshape(2, 21)
-    valid = valid & np.isfinite(world_mm).all(-1)
+    valid = valid & np.all(np.isfinite(world_mm), axis=-1)
     return world_mm[:, _TO_MANO], valid[:, _TO_MANO]
 
 
@@ -161,12 +163,17 @@ def _read_json(file: Path) -> tuple[Path, dict]:
     return file, value
 
 
+def _require(file: Path, mapping: dict, keys: tuple[str, ...]) -> None:
+    for key in keys:
+        _entry(file, mapping, key)
+
+
 def _entry(file: Path, mapping: dict, key: Any, what: str = "the key") -> Any:
     if key not in mapping:
         some = ", ".join(map(str, list(mapping)[:5]))
         raise InputError(
             f"{file}: expected {what} {key!r}, found {some or 'nothing'}"
             + (", ..." if len(mapping) > 5 else "")
-            + "; do the files belong to the same split?"
+            + "; is the file whole, and do the three belong to the same split?"
         )
     return mapping[key]

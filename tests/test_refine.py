@@ -1,0 +1,269 @@
+"""The engine's promises: never worse, every frame accounted for, the same to the bit."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmark_data import make_interactions
+from fitting.predictions import TwoHandPredictions
+from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, refine, tile_size
+from fitting.strategy import load_strategy, override
+from mano_jax.model import pose_joints
+from objectives.total import TERMS
+
+PARAMETERS = ("global_orient", "hand_pose", "betas", "relative_transl")
+
+
+@pytest.fixture(scope="session")
+def short():
+    """`ihmr` with twenty steps a stage."""
+    return override(load_strategy("ihmr"), ["stages.iterations=21"])
+
+
+@pytest.fixture(scope="session")
+def interactions(hands):
+    """Truth and predictions of five synthetic frames."""
+    return make_interactions(hands, frames=5, seed=11)
+
+
+@pytest.fixture(scope="session")
+def crowd(interactions):
+    """Sixty-four different frames made of the five, and a few faults."""
+    _, predictions = interactions
+    copies = predictions.frames(np.arange(64) % 5)
+    rng = np.random.default_rng(0)
+    moved = copies.relative_transl + rng.normal(0, 0.003, (64, 3)).astype(np.float32)
+    return replace(copies, relative_transl=moved.astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def one_device(fit, crowd, short):
+    """The crowd refined on one device."""
+    return fit(crowd, short)
+
+
+@pytest.fixture(scope="session")
+def fit(hands):
+    """`refine` on one device: a program is compiled for each number of devices."""
+    return partial(refine, hands, devices=jax.devices()[:1])
+
+
+def same(a, b, frame_a, frame_b):
+    """Assert that two results of a frame agree to the bit."""
+    for name in (*PARAMETERS, "weak_camera"):
+        x, y = getattr(a.predictions, name)[frame_a], getattr(b.predictions, name)[frame_b]
+        np.testing.assert_array_equal(x, y, err_msg=f"{name} of {frame_a} and {frame_b}")
+    for name in ("energy_before", "energy_after", "status", "transl"):
+        np.testing.assert_array_equal(getattr(a, name)[frame_a], getattr(b, name)[frame_b])
+
+
+def test_energy_falls_and_never_rises(one_device):
+    before, after = one_device.energy_before.sum(1), one_device.energy_after.sum(1)
+    assert np.all(after <= before)
+    assert one_device.count(REFINED) >= 60
+    refined = one_device.status == REFINED
+    assert np.mean(after[refined] / before[refined]) < 0.8
+
+
+def test_alone_and_in_a_crowd_to_the_bit(fit, crowd, short, one_device):
+    for frame in (0, 9, 63):
+        same(fit(crowd.frames([frame]), short), one_device, 0, frame)
+
+
+def test_position_and_batch_do_not_matter_to_the_bit(fit, crowd, short, one_device):
+    order = np.random.default_rng(1).permutation(64)[:16]
+    shuffled = fit(crowd.frames(order), short)
+    for position, frame in enumerate(order):
+        same(shuffled, one_device, position, frame)
+
+
+def test_two_devices_to_the_bit(hands, crowd, short, one_device):
+    assert len(jax.devices()) == 2
+    spread = refine(hands, crowd.frames(slice(0, 24)), short, devices=jax.devices())
+    assert spread.provenance["device"].startswith("2 x")
+    for frame in range(24):
+        same(spread, one_device, frame, frame)
+
+
+def test_a_broken_neighbour_changes_nothing(fit, crowd, short, one_device):
+    arrays = {name: getattr(crowd, name)[:8].copy() for name in PARAMETERS}
+    arrays["global_orient"][3] = np.nan
+    arrays["hand_pose"][3] = np.inf
+    broken = replace(crowd.frames(slice(0, 8)), **arrays)
+    result = fit(broken, short)
+    assert result.status[3] == SKIPPED_INVALID and "not finite" in result.reason[3]
+    assert np.isnan(result.energy_before[3]).all()
+    for name in PARAMETERS:  # The frame comes back as it was, NaN included.
+        np.testing.assert_array_equal(getattr(result.predictions, name)[3], arrays[name][3])
+    for frame in (0, 1, 2, 4, 5, 6, 7):
+        same(result, one_device, frame, frame)
+
+
+def test_a_frame_that_would_get_worse_is_kept(fit, interactions, short):
+    """Judged by an energy that the stages know nothing of, frames get worse, and are kept."""
+    _, predictions = interactions
+    result = fit(predictions, override(short, ["report_weights={shape_prior=1, joints_3d=1}"]))
+    kept = result.status == KEPT_INPUT
+    assert kept.any()
+    assert all("would have risen" in reason for reason in result.reason[kept])
+    assert np.all(result.energy_after.sum(1) <= result.energy_before.sum(1))
+    np.testing.assert_array_equal(result.energy_before[kept], result.energy_after[kept])
+    for name in PARAMETERS:
+        x, y = getattr(result.predictions, name), getattr(predictions, name)
+        np.testing.assert_array_equal(x[kept], y[kept])
+
+
+def test_no_wild_step_ever_gives_a_number_that_is_not(fit, interactions, short):
+    result = fit(interactions[1], override(short, ["stages.step_sizes.shape=1e30"]))
+    assert all(np.isfinite(getattr(result.predictions, name)).all() for name in PARAMETERS)
+    assert np.isfinite(result.energy_after).all()
+
+
+def test_held_groups_stay_to_the_bit(fit, interactions, short):
+    _, predictions = interactions
+    only_shape = replace(short, stages=short.stages[-1:])
+    result = fit(predictions, only_shape).predictions
+    for name in ("global_orient", "hand_pose", "relative_transl", "weak_camera"):
+        np.testing.assert_array_equal(getattr(result, name), getattr(predictions, name))
+    assert np.any(result.betas != predictions.betas)
+
+
+def test_one_handed_frames_keep_their_absent_hand(fit, interactions, short):
+    _, predictions = interactions
+    valid = predictions.hand_valid.copy()
+    valid[0], valid[1] = [True, False], [False, True]
+    tau = np.where(valid.all(1)[:, None], predictions.relative_transl, 0).astype(np.float32)
+    lone = replace(predictions, hand_valid=valid, relative_transl=tau)
+    result = fit(lone, short)
+    for frame, absent in ((0, 1), (1, 0)):
+        for name in ("global_orient", "hand_pose", "betas"):
+            x, y = getattr(result.predictions, name), getattr(predictions, name)
+            np.testing.assert_array_equal(x[frame, absent], y[frame, absent])
+        poses = (result.predictions.hand_pose, predictions.hand_pose)
+        assert np.any(poses[0][frame, 1 - absent] != poses[1][frame, 1 - absent])
+        assert not result.predictions.relative_transl[frame].any()
+        assert not result.transl[frame, absent].any()
+        terms = list(TERMS)
+        for two_hand_term in ("collision", "relative_translation", "shape_difference"):
+            assert result.energy_after[frame, terms.index(two_hand_term)] == 0
+    assert result.status[:2].tolist() == [REFINED, REFINED]
+
+
+def test_one_handed_frames_mirror(fit, interactions, short):
+    """A left hand is refined as the mirror image of a right one."""
+    _, predictions = interactions
+    valid = np.tile([True, False], (5, 1))
+    zero = np.zeros((5, 3), np.float32)
+    right = replace(predictions, hand_valid=valid, relative_transl=zero)
+    flip = np.array([1, -1, -1], np.float32)
+
+    def swapped(array, factors):
+        return (np.asarray(array)[:, ::-1] * np.asarray(factors, np.float32)).copy()
+
+    left = replace(
+        right,
+        hand_valid=valid[:, ::-1].copy(),
+        global_orient=swapped(right.global_orient, flip),
+        hand_pose=swapped(right.hand_pose, flip),
+        betas=swapped(right.betas, 1),
+        weak_camera=right.weak_camera * np.array([1, -1, 1], np.float32),
+        keypoints_2d=swapped(right.keypoints_2d, [-1, 1, 1]),
+        joints_3d=swapped(right.joints_3d, [-1, 1, 1, 1]),
+    )
+    a, b = (fit(p, short).predictions for p in (right, left))
+    np.testing.assert_allclose(b.global_orient[:, 1], a.global_orient[:, 0] * flip, atol=1e-5)
+    np.testing.assert_allclose(b.hand_pose[:, 1], a.hand_pose[:, 0] * flip, atol=1e-5)
+    np.testing.assert_allclose(b.betas[:, 1], a.betas[:, 0], atol=1e-5)
+
+
+def test_transl_puts_the_hands_where_they_are(hands, one_device):
+    """MANO's translation reproduces the relative translation of the wrists."""
+    p = one_device.predictions
+    joints = pose_joints(
+        hands,
+        global_orient=jnp.asarray(p.global_orient),
+        hand_pose=jnp.asarray(p.hand_pose),
+        betas=jnp.asarray(p.betas),
+        transl=jnp.asarray(one_device.transl),
+    )
+    wrists = np.asarray(joints[..., 0, :])
+    np.testing.assert_allclose(wrists[:, 1] - wrists[:, 0], p.relative_transl, atol=1e-6)
+    np.testing.assert_allclose(wrists[:, 0], 0, atol=1e-6)
+
+
+def test_result_names_and_shapes_are_canonical(one_device):
+    arrays = one_device.arrays()
+    assert arrays["energy_before"].shape == (64, len(TERMS))
+    assert arrays["energy_terms"].tolist() == list(TERMS)
+    assert arrays["status"].dtype == np.uint8
+    assert arrays["status_names"].tolist() == ["refined", "kept_input", "skipped_invalid"]
+    assert '"tile_size"' in str(arrays["provenance"]) and "[[stages]]" in str(arrays["strategy"])
+
+
+def test_weights_and_step_sizes_do_not_compile_anew(fit, interactions, short):
+    _, predictions = interactions
+    fit(predictions, short)
+    with jax.log_compiles(False), _count_compilations() as count:
+        changed = override(
+            short, ["finger_pose.weights.collision=2", "shape.step_sizes.shape=0.02"]
+        )
+        fit(predictions, changed)
+    assert count() == 0
+
+
+class _count_compilations:
+    """Count backend compilations inside a `with` block."""
+
+    def __enter__(self):
+        self.compilations = 0
+        jax.monitoring.register_event_duration_secs_listener(self._listen)
+        return lambda: self.compilations
+
+    def __exit__(self, *_):
+        self._listen = lambda *a, **k: None
+
+    def _listen(self, event, duration, **_):
+        self.compilations += event == "/jax/core/compile/backend_compile_duration"
+
+
+def test_without_3d_joints_frames_are_refined_by_their_keypoints(fit, interactions, short):
+    _, predictions = interactions
+    flat = replace(predictions, joints_3d=None)
+    result = fit(flat, short)
+    assert result.count(REFINED) >= 4
+    terms = list(TERMS)
+    assert result.energy_after[:, terms.index("joints_3d")].max() == 0
+    column = terms.index("keypoints_2d")
+    assert result.energy_after[:, column].mean() < 0.9 * result.energy_before[:, column].mean()
+
+
+def test_tiles_are_constants():
+    assert tile_size(jax.devices()[0]) == 8
+
+
+def test_the_full_method_on_synthetic_interactions(hands, fit, interactions):
+    """The one full-length run: penetration gone, error much lower."""
+    from experiments.demo import frame_metrics, penetration
+    from fitting.prepare import prepare
+    from fitting.refine import pose_params
+
+    truth, predictions = interactions
+    result = fit(predictions, "ihmr")
+
+    def posed(p: TwoHandPredictions):
+        prepared = prepare(hands, p)
+        return pose_params(hands, prepared.params, prepared.observations.left_anchor)
+
+    true_hands = posed(truth)
+    before, after = (
+        frame_metrics(h, true_hands, penetration(hands, h.vertices), truth.hand_valid)
+        for h in (posed(predictions), posed(result.predictions))
+    )
+    assert after["AVE-P (mm)"].mean() < 0.1 * before["AVE-P (mm)"].mean()
+    assert after["I-MPJPE (mm)"].mean() < 0.7 * before["I-MPJPE (mm)"].mean()
+    assert after["MPVPE (mm)"].mean() < 0.7 * before["MPVPE (mm)"].mean()
+    assert np.all(result.energy_after.sum(1) <= result.energy_before.sum(1))

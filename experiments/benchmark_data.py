@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from fitting.metrics import mpjpe
@@ -205,7 +205,7 @@ class _Pair:
     joints: Float[np.ndarray, "2 21 3"]
     right_skin: Float[np.ndarray, "P 3"]
     left_skin: Float[np.ndarray, "P 3"]
-    right_tree: cKDTree
+    right_tree: KDTree
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ def _draw_pair(hands: Hands, rng: np.random.Generator, surface: _Surface) -> _Pa
         _skin_points(v, np.asarray(f), surface.edges)
         for v, f in zip(vertices, hands.faces, strict=True)
     )
-    return _Pair(pose, betas, vertices, joints, right_skin, left_skin, cKDTree(right_skin))
+    return _Pair(pose, betas, vertices, joints, right_skin, left_skin, KDTree(right_skin))
 
 
 def _slide(
@@ -395,7 +395,10 @@ def _touch(
     across = _unit(np.cross(placement.direction, np.eye(3)[np.abs(placement.direction).argmin()]))
     axes = np.stack([placement.direction, across, np.cross(placement.direction, across)])
     right, left = pair.vertices[0], pair.vertices[1] @ placement.R.T + start
-    turned = (jnp.asarray(points @ axes.T, jnp.float32) for points in (right, left))
+    # Vertices come first, then edge midpoints: with both, edges can hardly cross edges unseen.
+    count = len(right) + len(surface.edges)
+    skins = pair.right_skin[:count], pair.left_skin[:count] @ placement.R.T + start
+    turned = (jnp.asarray(points @ axes.T, jnp.float32) for points in skins)
     travel = float(_first_contact(hands, *turned))
     if not np.isfinite(travel):
         return None
@@ -414,12 +417,13 @@ def _touch(
 
 @jax.jit
 def _first_contact(
-    hands: Hands, right: Float[Array, "V 3"], left: Float[Array, "V 3"]
+    hands: Hands, right: Float[Array, "P 3"], left: Float[Array, "P 3"]
 ) -> Float[Array, ""]:
-    """How far the left hand goes along the first axis until vertices of either meet the other.
+    """How far the left hand goes along the first axis until points of either meet the other.
 
-    It must start wholly before the right hand. Edges that meet edges first are not seen: they
-    may overlap by a few tenths of a millimetre, about the gap left afterwards.
+    It must start wholly before the right hand. The points are the vertices, in front, and others
+    of the surface. Edges that meet between two points are not seen: they may overlap by a few
+    hundredths of a millimetre, far less than the gap left afterwards.
     """
     forth = _heights_over(left, right[hands.faces[0]])
     back = _heights_over(right, left[hands.faces[1]])

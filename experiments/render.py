@@ -425,7 +425,7 @@ def hand_meshes(
     depths: Float[np.ndarray, "2 V"] | None = None,
     valid: Sequence[bool] = (True, True),
 ) -> list[Mesh]:
-    """Both hands in their colours; vertices inside the other hand are red and show through.
+    """Both hands in their colours; skin inside the other hand shows through it, in red.
 
     Args:
         vertices: [right, left], metres.
@@ -442,7 +442,6 @@ def hand_meshes(
         highlight = None
         if depths is not None:
             highlight = (np.asarray(depths[hand]) > 0).astype(float)
-            colours[highlight > 0] = PENETRATION_COLOUR
         meshes.append(Mesh(points, np.asarray(faces[hand]), colours, highlight))
     return meshes
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from fitting.adam import StageShape, run_stage, stage_program
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
-from fitting.strategy import Strategy, load_strategy, strategy_to_toml
+from fitting.strategy import Strategy, load_strategy, selecting_by_energy, strategy_to_toml
 from mano_jax.model import Hands, PosedHands, rest_joints
 from objectives.problem import Observations, TwoHandParams, posed_hands
 from objectives.total import TERMS, Priors, make_priors, term_energies
@@ -57,7 +57,7 @@ class RefinedHands:
     energy_after: Float32[np.ndarray, "N T"]
     """The same at the end; never a greater sum than before."""
     strategy: Strategy
-    """How it was done."""
+    """How it was done, as it ran."""
     provenance: dict[str, Any]
     """Version, devices, hand model."""
 
@@ -99,7 +99,8 @@ def refine(
 
     Args:
         hands: the hand model.
-        predictions: what to start from and what to hold it against.
+        predictions: what to start from and what to hold it against. Without parameters the start
+            is made from the 3D joints, and every stage keeps its iterate of lowest energy.
         strategy: a strategy, or the name of a preset or `.toml` file.
         devices: where to run; all local devices unless told. Results do not depend on it.
         progress: show a progress bar.
@@ -111,6 +112,8 @@ def refine(
     """
     strategy = strategy if isinstance(strategy, Strategy) else load_strategy(strategy)
     prepared = prepare(hands, predictions)
+    if prepared.initialised:
+        strategy = selecting_by_energy(strategy)
     mesh = Mesh(np.array(devices or jax.local_devices()), ("frames",))
     batch_size = tile_size(mesh.devices.flat[0]) * mesh.size
     replicated = NamedSharding(mesh, PartitionSpec())

@@ -36,7 +36,7 @@ class Acceptance:
     """
 
     select_by: tuple[str, ...] = ("joints_3d", "keypoints_2d", "vertices")
-    """Terms to choose by: the first that the frame has targets for."""
+    """Terms to choose by: the first that the frame has targets for, else the weighted energy."""
     max_ratio: dict[str, float] = field(
         default_factory=lambda: {"joints_3d": 1.001, "collision": 0.901}
     )
@@ -169,6 +169,22 @@ def override(strategy: Strategy, settings: Iterable[str]) -> Strategy:
         for target in targets:
             _set(target, keys, value, setting)
     return _build(Strategy, data, "--set")
+
+
+def selecting_by_energy(strategy: Strategy) -> Strategy:
+    """The same stages, each keeping its iterate of lowest weighted energy.
+
+    The papers' rule guards a regressor's pose: no iterate may fit the joints worse than it. A
+    start that was made from those very joints fits them best already, and under that rule
+    nothing could move it, out of a collision for example.
+    """
+    stages = tuple(
+        dataclasses.replace(
+            stage, acceptance=Acceptance(select_by=(), max_ratio={}, every=stage.acceptance.every)
+        )
+        for stage in strategy.stages
+    )
+    return dataclasses.replace(strategy, stages=stages)
 
 
 # Tables whose keys are a vocabulary of their own: a setting may add to them.

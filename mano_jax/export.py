@@ -116,7 +116,7 @@ def _write_atomically(
 
 
 def _write_npz(file: BinaryIO, entries: dict[str, Any]) -> None:
-    dense = {
+    dense: dict[str, Any] = {
         key: value.toarray() if isinstance(value, csc_matrix) else np.asarray(value)
         for key, value in entries.items()
     }
@@ -201,7 +201,7 @@ def _array_call(array: np.ndarray) -> _Call:
 
 def _sparse_call(matrix: csc_matrix) -> _Call:
     state = {
-        "_shape": tuple(int(size) for size in matrix.shape),
+        "_shape": tuple(int(size) for size in matrix.get_shape()),
         "maxprint": 50,
         "data": matrix.data,
         "indices": matrix.indices.astype(np.int32),

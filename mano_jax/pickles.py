@@ -21,7 +21,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -99,7 +99,7 @@ class _Dtype:
     """A NumPy dtype under construction."""
 
     code: str
-    order: str = "="
+    order: Literal["<", ">", "=", "|"] = "="
 
 
 @dataclass(slots=True)
@@ -236,17 +236,14 @@ class _Machine:
             self._refuse(f"a state given to {_describe(target)}")
         self.stack.append(target)
 
-    def _build_dtype(self, target: _Dtype, state: tuple) -> None:
+    def _build_dtype(self, target: _Dtype, state: tuple[Any, ...]) -> None:
         """State (version, byte order, subarray, names, fields, ...): plain numbers have none."""
-        if (
-            len(state) < 5
-            or state[1] not in ("<", ">", "=", "|")
-            or any(part is not None for part in state[2:5])
-        ):
+        _, order, *parts = state
+        if order not in ("<", ">", "=", "|") or parts[:3] != [None, None, None]:
             self._refuse("a structured dtype", "a MANO file holds plain numbers")
-        target.order = state[1]
+        target.order = order
 
-    def _build_array(self, target: _Array, state: tuple) -> None:
+    def _build_array(self, target: _Array, state: tuple[Any, ...]) -> None:
         """State ([version,] shape, dtype, is Fortran order, bytes)."""
         if len(state) not in (4, 5):
             raise ValueError("an array whose state has not four or five parts")

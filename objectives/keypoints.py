@@ -99,9 +99,9 @@ def joints_3d_residual(
     if targets is None or confidence is None:
         return jnp.zeros((*batch, 0), joints.dtype)
     valid = confidence > 0
-    difference = _translated(joints, valid, observations.left_anchor) - _translated(
-        targets, valid, observations.left_anchor
-    )
+    difference = joints - targets
+    # Translating both sets to one of their points, or mean, takes its difference from all others'.
+    difference = difference - _origin(difference, valid, observations.left_anchor)
     weights = safe_sqrt(coordinate_weights(confidence.reshape(*batch, -1), 3))
     difference = jnp.where(valid[..., None], difference, 0.0).reshape(*batch, -1, 3)
     return (weights[..., None] * difference).reshape(*batch, -1)
@@ -128,16 +128,15 @@ def _project_views(
     return project_perspective(transform(views.T_view_camera, points), views.K, views.distortion)
 
 
-def _translated(
+def _origin(
     joints: Float[Array, "*batch 2 21 3"],
     valid: Bool[Array, "*batch 2 21"],
     left_anchor: Bool[Array, "*batch"],
-) -> Float[Array, "*batch 2 21 3"]:
-    """Joints relative to the anchor wrist, or to the valid ones' centroid if it is not valid."""
+) -> Float[Array, "*batch 1 1 3"]:
+    """The anchor wrist, or the centroid of the valid joints where the wrist is not valid."""
     batch = joints.shape[:-3]
     left = left_anchor[..., None]
     wrist = jnp.where(left, joints[..., 1, 0, :], joints[..., 0, 0, :])
     wrist_valid = jnp.where(left, valid[..., 1, :1], valid[..., 0, :1])
     centroid = valid_centroid(joints.reshape(*batch, -1, 3), valid.reshape(*batch, -1))
-    origin = jnp.where(wrist_valid, wrist, centroid)
-    return joints - origin[..., None, None, :]
+    return jnp.where(wrist_valid, wrist, centroid)[..., None, None, :]

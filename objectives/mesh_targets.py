@@ -29,10 +29,10 @@ def vertices_residual(
         return jnp.zeros((*batch, 0), vertices.dtype)
     confidence = confidence.reshape(*batch, -1)
     valid = confidence > 0
-    posed, targets = vertices.reshape(*batch, -1, 3), targets.reshape(*batch, -1, 3)
-    posed = posed - valid_centroid(posed, valid)[..., None, :]
-    targets = targets - valid_centroid(targets, valid)[..., None, :]
-    difference = jnp.where(valid[..., None], posed - targets, 0.0)
+    difference = (vertices - targets).reshape(*batch, -1, 3)
+    # The difference of two centroids over the same vertices is the centroid of the differences.
+    difference = difference - valid_centroid(difference, valid)[..., None, :]
+    difference = jnp.where(valid[..., None], difference, 0.0)
     weights = safe_sqrt(coordinate_weights(confidence, 3))
     return (weights[..., None] * difference).reshape(*batch, -1)
 

@@ -26,6 +26,7 @@ from objectives import (
     shape,
 )
 from objectives.problem import Observations, PerspectiveViews, TwoHandParams, posed_hands
+from objectives.robust import Kernel
 
 
 class Model(NamedTuple):
@@ -41,7 +42,7 @@ class Term(NamedTuple):
 
     energy: Callable[[Model, TwoHandParams, PosedHands, Observations], Array]
     residual: Callable[[Model, TwoHandParams, PosedHands, Observations], Array] | None = None
-    kernel: str = "squared"
+    kernel: Kernel = "squared"
 
 
 def _limits(frame: str) -> Term:
@@ -93,6 +94,10 @@ TERMS: dict[str, Term] = {
 }
 NAMES = tuple(TERMS)
 CAMERAS = ("weak", "perspective", "two_views")
+CAMERA_TERMS = ("keypoints_2d",)
+"""Those that see the camera: the others are evaluated beside the weak one only."""
+CASES = [(c, n) for c in CAMERAS for n in (NAMES if c == "weak" else CAMERA_TERMS)]
+"""Every camera with its terms."""
 FIELDS = tuple(TwoHandParams.__dataclass_fields__)
 FRAMES = 5
 WIDTH = 640.0
@@ -136,9 +141,9 @@ def make_frames(camera: str) -> tuple[TwoHandParams, Observations]:
 
     0 everything seen; 1 joints, vertices and the anchor wrist missing; 2 only a right hand;
     3 only a left hand; 4 both hands, the left wrist missing. Poses break the joint limits, and no
-    frame sits at a kink.
+    frame sits at a kink. Parameters are the same for every camera.
     """
-    rng = np.random.default_rng(CAMERAS.index(camera))
+    rng = np.random.default_rng(0)
     hand_valid = np.array([[1, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
     with jax.enable_x64(True):
         hands = make_model(np.float64).hands
@@ -225,11 +230,17 @@ def as_dtype(tree, dtype: type):
     return jax.tree.map(cast, tree)
 
 
+def names(observations: Observations) -> tuple[str, ...]:
+    """Terms that are evaluated on these frames."""
+    return NAMES if observations.views is None else CAMERA_TERMS
+
+
 def all_energies(
     model: Model, params: TwoHandParams, posed: PosedHands, observations: Observations
 ) -> Array:
-    """Every term of `TERMS`, (terms, frames)."""
-    return jnp.stack([term.energy(model, params, posed, observations) for term in TERMS.values()])
+    """The terms `names(observations)`, (terms, frames)."""
+    terms = [TERMS[name] for name in names(observations)]
+    return jnp.stack([term.energy(model, params, posed, observations) for term in terms])
 
 
 def values_and_gradients(

@@ -22,16 +22,16 @@ def rotation(axis_angle):
     return math.cos(angle) * np.eye(3) + math.sin(angle) * K + (1 - math.cos(angle)) * outer
 
 
-def pose_one_hand(model, global_orient, hand_pose, betas, transl, tips):
+def pose_one_hand(model, tips, *, global_orient, hand_pose, betas, transl):
     """Vertices (V, 3) and 21 joints of one hand, metres.
 
     Args:
         model: a HandModel, of which only the arrays are read.
+        tips: five vertex numbers.
         global_orient: (3,) radians.
         hand_pose: (15, 3) radians, the mean pose included.
         betas: (S,).
         transl: (3,) metres.
-        tips: five vertex numbers.
     """
     number = len(model.v_template)
     shaped = np.zeros((number, 3))

@@ -137,7 +137,7 @@ class TestTransforms:
     @pytest.fixture
     def T(self):
         T = np.tile(np.eye(4), (4, 1, 1))
-        T[:, :3, :3] = Rotation.random(4, rng=2).as_matrix()
+        T[:, :3, :3] = Rotation.random(4, rng=np.random.default_rng(2)).as_matrix()
         T[:, :3, 3] = np.random.default_rng(2).normal(size=(4, 3))
         return T
 

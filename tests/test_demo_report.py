@@ -73,7 +73,7 @@ def test_worst_frame_is_the_deepest():
 def test_scene_holds_both_pairs_side_by_side(tmp_path, pair):
     path = tmp_path / "worst.glb"
     write_scene(path, **pair)
-    scene = trimesh.load(path)
+    scene = trimesh.load_scene(path)
     assert set(scene.geometry) == {
         "before_right",
         "before_left",

@@ -114,7 +114,11 @@ class TestReading:
     def test_protocol_5_transposed_and_big_endian(self, tmp_path):
         path = tmp_path / "a.pkl"
         cube = np.arange(24.0).reshape(2, 3, 4)
-        values = {"t": cube.transpose(1, 2, 0), "b": cube.astype(">f4"), "u": np.uint32([1, 2])}
+        values = {
+            "t": cube.transpose(1, 2, 0),
+            "b": cube.astype(">f4"),
+            "u": np.array([1, 2], np.uint32),
+        }
         path.write_bytes(pickle.dumps(values, 5))
         for key, value in read_pickle(path).items():
             np.testing.assert_array_equal(value, values[key])

@@ -38,7 +38,7 @@ def expected(models, inputs):
     tips = fingertip_vertices()
     posed = [
         [
-            pose_one_hand(models[h], *(inputs[name][n, h] for name in inputs), tips[h])
+            pose_one_hand(models[h], tips[h], **{k: inputs[k][n, h] for k in inputs})
             for h in range(2)
         ]
         for n in range(NUMBER)
@@ -79,7 +79,8 @@ def test_float64_agrees_with_the_oracle(models, inputs, expected):
 
 @pytest.fixture(scope="module")
 def exported(models, tmp_path_factory):
-    return export_hands(*models, tmp_path_factory.mktemp("exported"))
+    right, left = models
+    return export_hands(right, left, tmp_path_factory.mktemp("exported"))
 
 
 def pickle_of(exported, side):

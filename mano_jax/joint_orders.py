@@ -26,7 +26,7 @@ MANO21: Final = (*MANO16, *(f"{f}_tip" for f in FINGERS))
 
 JOINT_ORDERS: Final[dict[str, tuple[str, ...]]] = {
     "mano21": MANO21,
-    # OpenPose, FreiHAND, HaMeR, WiLoR, manopth, MediaPipe (CMC, MCP, IP, TIP = thumb1..tip), DexYCB.
+    # OpenPose, FreiHAND, HaMeR, WiLoR, manopth, DexYCB; MediaPipe (CMC, MCP, IP, TIP = thumb1..).
     "openpose21": ("wrist", *(j for f in FINGERS for j in reversed(_inwards(f)))),
     # InterHand2.6M: every finger from the tip inwards, the wrist last.
     "interhand21": (*(j for f in FINGERS for j in _inwards(f)), "wrist"),

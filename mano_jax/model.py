@@ -12,7 +12,7 @@ the file's: its origin is MANO's origin, and the wrist lies about 0.096 m away f
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,12 @@ Side = Literal["right", "left"]
 SIDES: tuple[Side, Side] = ("right", "left")
 """Order of the hand axis, everywhere."""
 
-AnyArray = Array | np.ndarray
-"""Records of results hold JAX arrays on the device and NumPy arrays on the host."""
+if TYPE_CHECKING:
+    AnyArray = Array
+else:
+    # Records hold JAX arrays on the device and NumPy arrays on the host; their shapes are checked
+    # at run time in both, while annotations speak of JAX arrays only.
+    AnyArray = Array | np.ndarray
 
 # Full float32 products on every device: TF32 costs 0.04 mm a product on a hand.
 _FULL = jax.lax.Precision.HIGHEST

@@ -1,11 +1,14 @@
 """The exact collision engine against libigl, and against its own degenerate cases."""
 
+import dataclasses
+
 import igl
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fitting.parameters import PARAMETER_GROUPS
 from mano_jax.model import assemble, pose_hands
 from mano_jax.topology import cap_faces
 from objectives.collision import (
@@ -21,6 +24,8 @@ from objectives.collision.exact import (
     closest_face,
     winding_number,
 )
+from objectives.problem import TwoHandParams, posed_hands
+from tests.objective_cases import mirrored_params
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +99,7 @@ def test_rays_through_edges_and_vertices_count_once(hands):
     queries = np.concatenate([above + [0, 0, dz] for dz in heights])
     expected = igl.winding_number(vertices, faces, queries)
     target = jnp.asarray(vertices, jnp.float32)
-    got = winding_number(
-        jnp.asarray(queries, jnp.float32), target[faces], target[cap_faces(faces)]
-    )
+    got = winding_number(jnp.asarray(queries, jnp.float32), target[faces], target[cap_faces(faces)])
     off_surface = igl.point_mesh_squared_distance(queries, vertices, faces)[0] > 1e-10
     np.testing.assert_allclose(np.asarray(got)[off_surface], expected[off_surface], atol=1e-4)
     assert (expected[off_surface] > 0.5).sum() > 100
@@ -167,9 +170,7 @@ def test_energy_is_ihmrs_normalisation():
 def test_gradient_is_exact_with_the_face_frozen(hands, interlocked):
     """Against central differences in float64, for both meshes."""
     with jax.enable_x64(True):
-        wide = jax.tree.map(
-            lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, hands
-        )
+        wide = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, hands)
         vertices = interlocked[:1].astype(jnp.float64)
         found = search(wide, vertices, jnp.ones(1, bool))
 
@@ -203,3 +204,91 @@ def test_pairwise_arrays_are_not_kept(hands, interlocked):
     compiled = compiled.lower(many, jnp.ones(64, bool)).compile()
     one_direction = 778 * 1552 * 4
     assert compiled.memory_analysis().temp_size_in_bytes < 8 * one_direction
+
+
+@pytest.fixture(scope="module")
+def interlocked_params(hands):
+    """Parameters of four frames of two hands that run into each other."""
+    rng = np.random.default_rng(5)
+    pick = rng.integers(0, len(hands.pose_samples[0]), (2, 4))
+    return TwoHandParams(
+        global_orient=jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32),
+        hand_pose=jnp.stack([hands.pose_samples[h][pick[h]] for h in range(2)], axis=1),
+        betas=jnp.asarray(rng.normal(0, 0.5, (4, 2, 10)), jnp.float32),
+        relative_transl=jnp.asarray(rng.normal(0, 0.02, (4, 3)), jnp.float32),
+        root_transl=jnp.zeros((4, 3), jnp.float32),
+        weak_camera=jnp.zeros((4, 3), jnp.float32),
+    )
+
+
+def in_float64(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, tree)
+
+
+def energy_with_the_search_held(hands, params, left_anchor, found, scale):
+    vertices = posed_hands(hands, params, left_anchor).vertices
+    depth = penetration_depth(hands, vertices, found)
+    return jnp.sum(collision_energy(depth, scale, jnp.ones(len(scale), bool)))
+
+
+@pytest.mark.parametrize("group", ["translation", "orientation", "finger_pose", "shape"])
+def test_energy_gradient_to_every_group(hands, interlocked_params, group):
+    """Central differences in float64, the search and the box scale held as the gradient does."""
+    with jax.enable_x64(True):
+        wide, params = in_float64(hands), in_float64(interlocked_params)
+        anchor = jnp.zeros(4, bool)
+        vertices = posed_hands(wide, params, anchor).vertices
+        found, scale = search(wide, vertices, jnp.ones(4, bool)), box_scale(vertices)
+        energy = jax.jit(lambda p: energy_with_the_search_held(wide, p, anchor, found, scale))
+        gradient = jax.grad(energy)(params)
+        rng = np.random.default_rng(0)
+        for field in PARAMETER_GROUPS[group]:
+            value = getattr(params, field)
+            direction = jnp.asarray(rng.normal(size=value.shape))
+            step = 1e-6
+            up, down = (
+                energy(dataclasses.replace(params, **{field: value + s * step * direction}))
+                for s in (1, -1)
+            )
+            analytic = jnp.sum(getattr(gradient, field) * direction)
+            assert field == "root_transl" or abs(analytic) > 1e-3
+            np.testing.assert_allclose(analytic, (up - down) / (2 * step), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(("x64", "tolerance"), [(True, 1e-9), (False, 2e-5)])
+def test_the_mirror_image_costs_and_pulls_the_same(hands, interlocked_params, x64, tolerance):
+    """The anchor hand is swapped too; the search is made anew in the mirror."""
+    with jax.enable_x64(x64):
+        model, params = (hands, interlocked_params)
+        if x64:
+            model, params = in_float64(model), in_float64(params)
+
+        def energy(p, left_anchor):
+            vertices = posed_hands(model, p, left_anchor).vertices
+            active = jnp.ones(4, bool)
+            depth = exact_depths(model, vertices, active)
+            return jnp.sum(collision_energy(depth, box_scale(vertices), active))
+
+        both = jax.jit(jax.value_and_grad(energy))
+        value, gradient = both(params, jnp.zeros(4, bool))
+        image_value, image_gradient = both(mirrored_params(params), jnp.ones(4, bool))
+        assert value > 0.1
+        np.testing.assert_allclose(image_value, value, rtol=tolerance)
+        for a, b in zip(
+            jax.tree.leaves(image_gradient), jax.tree.leaves(mirrored_params(gradient)), strict=True
+        ):
+            np.testing.assert_allclose(a, b, atol=tolerance * float(jnp.abs(b).max()) + 1e-12)
+
+
+def test_no_hands_no_energy_no_nan(hands, interlocked_params):
+    absent = jax.tree.map(jnp.zeros_like, interlocked_params)
+
+    def energy(p):
+        vertices = posed_hands(hands, p, jnp.zeros(4, bool)).vertices
+        none = jnp.zeros(4, bool)
+        return jnp.sum(
+            collision_energy(exact_depths(hands, vertices, none), box_scale(vertices), none)
+        )
+
+    value, gradient = jax.jit(jax.value_and_grad(energy))(absent)
+    assert value == 0 and all(not np.any(np.asarray(x)) for x in jax.tree.leaves(gradient))

@@ -171,7 +171,7 @@ def _ray_crossings(points: Array, triangles: Array, volume: Array) -> Array:
 
 
 def _signed_volume(points: Array, triangles: Array) -> Array:
-    """Six times the volume of each tetrahedron, n . (a - q): positive where q is behind the face."""
+    """Six times each tetrahedron's volume, n . (a - q): positive where q is behind the face."""
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     n = jnp.cross(b - a, c - a)
     return (

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Int
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
+from fitting.errors import InputError
 from fitting.metrics import mpjpe
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import index
@@ -141,10 +142,11 @@ def make_interactions(
         (parameters with errors, noisy joints and keypoints, some of confidence 0).
 
     Raises:
-        ValueError: no frame asked for, or a hand model with which no contact can be found.
+        InputError: no frame asked for.
+        ValueError: a hand model with which no contact can be found.
     """
     if frames < 1:
-        raise ValueError(f"expected at least one frame, found {frames}")
+        raise InputError(f"--frames: expected at least one frame, found {frames}")
     truths, starts, records = [], [], []
     for number in range(frames):
         rng = np.random.default_rng([seed, number])

@@ -77,13 +77,13 @@ class Refine:
 
     def run(self) -> None:
         """Run it."""
-        from experiments.commands import refine_file
+        from experiments.commands import open_hands, refine_file
 
         refine_file(
             self.input,
             self.out,
             strategy=_strategy(self.strategy, self.set),
-            hands_path=self.hands,
+            hand_model=open_hands(self.hands),
             frames=_frame_range(self.frames),
             force=self.force,
         )

@@ -22,18 +22,18 @@ def refine_file(
     out: Path,
     *,
     strategy: Strategy,
-    hands_path: Path | None = None,
+    hand_model: tuple[Hands, HandSource],
     frames: slice = slice(None),
     force: bool = False,
 ) -> RefinedHands:
     """Refine a canonical file; the result appears under its final name only when it is whole."""
+    hands, source = hand_model
     check_writable(out, force=force)
     predictions = read_predictions(path)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
         raise InputError(f"{path}: the file's {total} frames have none in the range asked for")
-    hands, source = open_hands(hands_path)
     try:
         print(summarise(predictions, hands))
         result = refine(

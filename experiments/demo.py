@@ -45,7 +45,7 @@ def run_demo(
     paths = {name: out / name for name in _FILES}
     for path in paths.values():
         check_writable(path, force=force)
-    hands, _ = open_hands(hands_path)
+    hands, source = open_hands(hands_path)
     print(f"making {frames} synthetic interactions (seed {seed})", flush=True)
     truth, predictions = make_interactions(hands, frames=frames, seed=seed)
     write_arrays(paths["truth.npz"], truth.arrays(), overwrite=force)
@@ -55,7 +55,7 @@ def run_demo(
         paths["predictions.npz"],
         paths["refined.npz"],
         strategy=strategy,
-        hands_path=hands_path,
+        hand_model=(hands, source),
         force=force,
     )
     steps = (read_predictions(paths["predictions.npz"]), result.predictions)

@@ -1,1 +1,43 @@
-"""fitting."""
+"""Fitting: from a regressor's predictions to refined hands."""
+
+from fitting.adapters import read_input
+from fitting.canonical import read_predictions, write_arrays, write_predictions
+from fitting.checks import InputSummary, summarise
+from fitting.errors import InputError
+from fitting.predictions import TwoHandPredictions
+from fitting.prepare import Prepared, prepare
+from fitting.refine import STATUS_NAMES, RefinedHands, refine
+from fitting.strategy import (
+    Acceptance,
+    Stage,
+    Strategy,
+    load_strategy,
+    override,
+    preset_names,
+    strategy_from_toml,
+    strategy_to_toml,
+)
+
+__all__ = [
+    "STATUS_NAMES",
+    "Acceptance",
+    "InputError",
+    "InputSummary",
+    "Prepared",
+    "RefinedHands",
+    "Stage",
+    "Strategy",
+    "TwoHandPredictions",
+    "load_strategy",
+    "override",
+    "prepare",
+    "preset_names",
+    "read_input",
+    "read_predictions",
+    "refine",
+    "strategy_from_toml",
+    "strategy_to_toml",
+    "summarise",
+    "write_arrays",
+    "write_predictions",
+]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Shaped
 
 from fitting.checks import frame_reasons, joints_seen, keypoints_seen, vertices_seen
@@ -35,7 +36,7 @@ class Prepared:
 
 
 def prepare(
-    hands: Hands, predictions: TwoHandPredictions, *, dtype: jnp.dtype = jnp.float32
+    hands: Hands, predictions: TwoHandPredictions, *, dtype: DTypeLike = jnp.float32
 ) -> Prepared:
     """Check, complete and clean predictions for a solver.
 

@@ -47,7 +47,8 @@ class RefinedHands:
     """The input with refined parameters; kept and skipped frames as they came."""
     transl: Float32[np.ndarray, "N 2 3"]
     """MANO's translation of each hand, metres: wrist - J0, with `root_transl` where there is a
-    perspective camera, else relative to the anchor wrist; zero for an absent hand."""
+    perspective camera, else relative to the anchor wrist; zero for an absent hand, NaN where
+    the frame was skipped."""
     status: UInt8[np.ndarray, "N"]
     """Index into `STATUS_NAMES`."""
     reason: Shaped[np.ndarray, "N"]
@@ -246,9 +247,10 @@ def _account(
         lambda new, old: np.where(keep.reshape(-1, *[1] * (new.ndim - 1)), old, new), params, start
     )
     result = _merge(predictions, final, keep)
+    left_anchor = np.asarray(prepared.observations.left_anchor)
     return RefinedHands(
         predictions=result,
-        transl=_mano_transl(hands, result, final, np.asarray(prepared.observations.left_anchor)),
+        transl=_mano_transl(hands, result, final, left_anchor, status == SKIPPED_INVALID),
         status=status,
         reason=reason,
         energy_before=before,
@@ -300,7 +302,13 @@ def _merge(
     return replace(predictions, **merged)
 
 
-def _mano_transl(hands, result, final, left_anchor) -> np.ndarray:
+def _mano_transl(
+    hands: Hands,
+    result: TwoHandPredictions,
+    final: TwoHandParams,
+    left_anchor: np.ndarray,
+    skipped: np.ndarray,
+) -> np.ndarray:
     """Each hand's wrist minus its J0, metres."""
     j0 = np.asarray(rest_joints(hands, jnp.asarray(final.betas)))[..., 0, :]
     tau = final.relative_transl
@@ -308,7 +316,7 @@ def _mano_transl(hands, result, final, left_anchor) -> np.ndarray:
     left = np.where(left_anchor[:, None], 0.0, tau)
     wrists = np.stack([right, left], axis=1) + final.root_transl[:, None]
     transl = np.where(result.hand_valid[..., None], wrists - j0, 0.0)
-    return transl.astype(np.float32)
+    return np.where(skipped[:, None, None], np.nan, transl).astype(np.float32)
 
 
 def _provenance(mesh: Mesh) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Float64, Int
 
 from mano_jax.joint_orders import DEFAULT_FINGERTIPS, fingertip_vertices
@@ -125,7 +126,7 @@ def two_hands(
     left: HandModel | None = None,
     *,
     fingertips: str = DEFAULT_FINGERTIPS,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = jnp.float32,
 ) -> Hands:
     """Stack two models on the hand axis.
 

@@ -8,6 +8,7 @@ from importlib.resources import as_file, files
 
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from mano_jax.joint_orders import DEFAULT_FINGERTIPS
 from mano_jax.model import HandModel, Hands, two_hands
@@ -43,7 +44,7 @@ def embedded_hand_model() -> HandModel:
 
 
 def procedural_hands(
-    *, fingertips: str = DEFAULT_FINGERTIPS, dtype: jnp.dtype = jnp.float32
+    *, fingertips: str = DEFAULT_FINGERTIPS, dtype: DTypeLike = jnp.float32
 ) -> Hands:
     """The embedded right hand and its mirror image, ready to be posed.
 

@@ -16,26 +16,24 @@ _SMALL_SQUARED_ANGLE = 1e-6
 
 def axis_angle_to_matrix(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3 3"]:
     """Rodrigues' formula, R = I + (sin a / a) K + ((1 - cos a) / a^2) K^2."""
-    squared = jnp.sum(axis_angle**2, axis=-1)
+    x, y, z = axis_angle[..., 0], axis_angle[..., 1], axis_angle[..., 2]
+    squared = x * x + y * y + z * z
     small = squared < _SMALL_SQUARED_ANGLE
     # The unused branch of a `where` still sends its gradient, and sqrt'(0) would make it NaN.
     safe_squared = jnp.where(small, 1.0, squared)
     angle = jnp.sqrt(safe_squared)
-    sine_ratio = jnp.where(small, 1.0 - squared / 6.0, jnp.sin(angle) / angle)
-    # 1 - cos a as 2 sin^2(a/2): no cancellation in float32.
-    cosine_ratio = jnp.where(
-        small, 0.5 - squared / 24.0, 2.0 * jnp.sin(0.5 * angle) ** 2 / safe_squared
-    )
-    x, y, z = axis_angle[..., 0], axis_angle[..., 1], axis_angle[..., 2]
+    # By the half angle: 1 - cos a = 2 sin^2(a/2) does not cancel, and one sine serves both.
+    sine, cosine = jnp.sin(0.5 * angle), jnp.cos(0.5 * angle)
+    sine_ratio = jnp.where(small, 1.0 - squared / 6.0, 2.0 * sine * cosine / angle)
+    cosine_ratio = jnp.where(small, 0.5 - squared / 24.0, 2.0 * sine * sine / safe_squared)
     sx, sy, sz = sine_ratio * x, sine_ratio * y, sine_ratio * z
-    cxy, cxz, cyz = cosine_ratio * x * y, cosine_ratio * x * z, cosine_ratio * y * z
-    cxx, cyy, czz = cosine_ratio * x * x, cosine_ratio * y * y, cosine_ratio * z * z
-    rows = [
-        [1.0 - cyy - czz, cxy - sz, cxz + sy],
-        [cxy + sz, 1.0 - cxx - czz, cyz - sx],
-        [cxz - sy, cyz + sx, 1.0 - cxx - cyy],
+    cx, cy, cz = cosine_ratio * x, cosine_ratio * y, cosine_ratio * z
+    entries = [
+        *(1.0 - cy * y - cz * z, cx * y - sz, cx * z + sy),
+        *(cx * y + sz, 1.0 - cx * x - cz * z, cy * z - sx),
+        *(cx * z - sy, cy * z + sx, 1.0 - cx * x - cy * y),
     ]
-    return jnp.stack([jnp.stack(row, axis=-1) for row in rows], axis=-2)
+    return jnp.stack(entries, axis=-1).reshape(*axis_angle.shape, 3)
 
 
 def matrix_to_quaternion(matrix: Float[Array, "*batch 3 3"]) -> Float[Array, "*batch 4"]:
@@ -125,6 +123,16 @@ def axis_angle_to_rotation_6d(axis_angle: Float[Array, "*batch 3"]) -> Float[Arr
 def rotation_6d_to_axis_angle(rotation_6d: Float[Array, "*batch 6"]) -> Float[Array, "*batch 3"]:
     """Axis-angle through the matrix."""
     return matrix_to_axis_angle(rotation_6d_to_matrix(rotation_6d))
+
+
+def quaternion_to_rotation_6d(quaternion: Float[Array, "*batch 4"]) -> Float[Array, "*batch 6"]:
+    """6D through the matrix."""
+    return matrix_to_rotation_6d(quaternion_to_matrix(quaternion))
+
+
+def rotation_6d_to_quaternion(rotation_6d: Float[Array, "*batch 6"]) -> Float[Array, "*batch 4"]:
+    """Unit quaternion through the matrix."""
+    return matrix_to_quaternion(rotation_6d_to_matrix(rotation_6d))
 
 
 def mirror_axis_angle(axis_angle: Float[Array, "*batch 3"]) -> Float[Array, "*batch 3"]:

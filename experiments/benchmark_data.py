@@ -27,7 +27,7 @@ from fitting.metrics import mpjpe
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import index
 from mano_jax.model import Hands, assemble, pose_hands
-from objectives.collision import penetration_depth, search, surface_distance
+from objectives.collision import penetration_depth, search_exact, surface_distance
 
 TRUTH_GAP_MM: Final = 2.0
 """The true surfaces are nearer than this."""
@@ -605,7 +605,7 @@ def _measure(hands: Hands, vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 @jax.jit
 def _measured(hands: Hands, vertices: Array) -> tuple[Array, Array]:
-    found = search(hands, vertices, jnp.ones(1, bool), everywhere=True)
+    found = search_exact(hands, vertices, jnp.ones(1, bool), everywhere=True)
     return penetration_depth(hands, vertices, found), surface_distance(hands, vertices, found)
 
 

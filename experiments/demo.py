@@ -25,7 +25,7 @@ from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
 from fitting.refine import pose_params
 from fitting.strategy import Strategy
-from mano_jax.model import Hands, PosedHands
+from mano_jax.model import AnyArray, Hands, PosedHands
 from objectives.collision import exact_depths
 from objectives.total import TERMS
 
@@ -90,7 +90,7 @@ def run_demo(
     print(f"\nframe {worst} began with the deepest penetration; in {out}: {', '.join(_FILES)}")
 
 
-def penetration(hands: Hands, vertices: np.ndarray) -> np.ndarray:
+def penetration(hands: Hands, vertices: AnyArray) -> np.ndarray:
     """Exact depth of every vertex in the other hand, (N, 2, V) metres."""
     both = jnp.ones(len(vertices), bool)
     return np.asarray(jax.jit(exact_depths)(hands, jnp.asarray(vertices), both))

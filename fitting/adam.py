@@ -19,7 +19,7 @@ from fitting.best_iterate import Best, consider, selection_score, start_best
 from fitting.parameters import step_size_of_fields
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
-from objectives.collision import Search
+from objectives.collision import CollisionEngine, Found
 from objectives.problem import Observations, TwoHandParams
 from objectives.total import Priors, search_collisions, term_energies, weighted_sum
 
@@ -55,6 +55,8 @@ class StageShape:
     """Steps from one judged iterate to the next."""
     select_by: tuple[str, ...]
     """Acceptance: terms to select by."""
+    engine: CollisionEngine
+    """How collisions are searched."""
 
 
 def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, StageShape]:
@@ -70,7 +72,11 @@ def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, Stage
         max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
     )
     shape = StageShape(
-        terms=terms, iterations=stage.iterations, every=rule.every, select_by=rule.select_by
+        terms=terms,
+        iterations=stage.iterations,
+        every=rule.every,
+        select_by=rule.select_by,
+        engine=strategy.collision_engine,
     )
     return numbers, shape
 
@@ -86,7 +92,7 @@ def run_stage(
     """Refine a tile of frames by one stage and return each frame's best iterate."""
     optimiser = optax.scale_by_adam(**_MOMENTA)
 
-    def energy(params: TwoHandParams, found: Search) -> tuple[Array, Judged]:
+    def energy(params: TwoHandParams, found: Found) -> tuple[Array, Judged]:
         energies = term_energies(
             hands, priors, params, observations, terms=shape.terms, found=found
         )
@@ -94,7 +100,7 @@ def run_stage(
         # Frames are independent: the gradient of the sum is each frame's own gradient.
         return jnp.sum(total), (total, energies)
 
-    def step(params: TwoHandParams, moments: Any, found: Search):
+    def step(params: TwoHandParams, moments: Any, found: Found):
         gradient, judged = jax.grad(energy, has_aux=True)(params, found)
         # optax raises floats to an integer step count, which JAX's strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
@@ -111,7 +117,9 @@ def run_stage(
     def block(carry: tuple[TwoHandParams, Any, Best], xs: tuple[Array, Array]):
         """Search, judge the current iterate, and take some steps from it."""
         (params, moments, best), (steps, is_start) = carry, xs
-        found = search_collisions(hands, params, observations)
+        found = search_collisions(
+            hands, params, observations, terms=shape.terms, engine=shape.engine
+        )
 
         def keep_first(i: Array, state):
             *moving, first = state

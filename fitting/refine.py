@@ -92,7 +92,8 @@ def refine(
     predictions: TwoHandPredictions,
     strategy: Strategy | str = "ihmr",
     *,
-    devices: Sequence[jax.Device] | None = None,
+    # jaxlib ships no stubs, so pyright knows nothing of `jax.Device`; so in `tile_size`.
+    devices: Sequence[jax.Device] | None = None,  # pyright: ignore[reportInvalidTypeForm]
     progress: bool = False,
     provenance: Mapping[str, Any] | None = None,
 ) -> RefinedHands:
@@ -136,7 +137,7 @@ def refine(
     return _account(hands, predictions, prepared, strategy, (params, before, after), record)
 
 
-def tile_size(device: jax.Device) -> int:
+def tile_size(device: jax.Device) -> int:  # pyright: ignore[reportInvalidTypeForm]
     """Frames that run together on a device."""
     return TILE_SIZES.get(device.platform, ACCELERATOR_TILE_SIZE)
 
@@ -159,15 +160,11 @@ def _batches(tree: Any, size: int) -> Iterator[tuple[int, Any]]:
 
     The last one is filled up with copies of its last frame. Yields the number of real frames too.
     """
+    tree = jax.tree.map(np.asarray, tree)
     count = jax.tree.leaves(tree)[0].shape[0]
     for first in range(0, count, size):
-        frames = min(size, count - first)
-
-        def cut(x, first=first, frames=frames):
-            part = np.asarray(x[first : first + frames])
-            return np.pad(part, [(0, size - frames)] + [(0, 0)] * (part.ndim - 1), mode="edge")
-
-        yield frames, jax.tree.map(cut, tree)
+        rows = np.minimum(np.arange(first, first + size), count - 1)
+        yield min(size, count - first), jax.tree.map(lambda x, rows=rows: x[rows], tree)
 
 
 def _without_hands_after(frames: int, observations: Observations) -> Observations:
@@ -188,7 +185,8 @@ def _fit_batch(
     start, observations = jax.device_put(
         (start, observations), NamedSharding(mesh, PartitionSpec("frames"))
     )
-    evaluate = _evaluator(mesh)
+    reported = tuple(term for term in TERMS if term in strategy.report_weights)
+    evaluate = _evaluator(mesh, reported)
     before = evaluate(hands, priors, start, observations)
     params = start
     for stage in strategy.stages:
@@ -203,10 +201,13 @@ def _stage_runner(mesh: Mesh, shape: StageShape) -> Callable:
 
 
 @lru_cache(maxsize=32)
-def _evaluator(mesh: Mesh) -> Callable:
+def _evaluator(mesh: Mesh, terms: tuple[str, ...]) -> Callable:
+    """Exact energies of these terms, in the order of `TERMS`; zero for the others."""
+
     def evaluate(hands, priors, params, observations):
-        energies = term_energies(hands, priors, params, observations)
-        return jnp.stack([energies[term] for term in TERMS], axis=-1)
+        energies = term_energies(hands, priors, params, observations, terms=terms)
+        none = jnp.zeros(len(observations.hand_valid), jnp.float32)
+        return jnp.stack([energies.get(term, none) for term in TERMS], axis=-1)
 
     return _by_tiles(mesh, evaluate)
 

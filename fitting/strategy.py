@@ -18,6 +18,7 @@ import tomli_w
 
 from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
+from objectives.collision import CollisionEngine
 from objectives.joint_limits import AngleFrame
 from objectives.total import TERMS
 
@@ -78,6 +79,8 @@ class Strategy:
     """In the order they run; each starts from the best iterate of the one before."""
     angle_frame: AngleFrame = "bone_aligned"
     """In which frame the angle-range prior reads the finger joints."""
+    collision_engine: CollisionEngine = "culled"
+    """How collisions are searched inside the solver; what is reported is always exact."""
 
     def __post_init__(self):
         """Check every name and number.

@@ -154,7 +154,10 @@ def two_hands(
     both = (right, left)
     samples = None
     if right.pose_samples is not None and left.pose_samples is not None:
-        samples = tuple(jnp.asarray(m.pose_samples.reshape(-1, 15, 3), dtype) for m in both)
+        samples = (
+            jnp.asarray(right.pose_samples.reshape(-1, 15, 3), dtype),
+            jnp.asarray(left.pose_samples.reshape(-1, 15, 3), dtype),
+        )
     return Hands(
         v_template=stack([m.v_template for m in both]),
         shapedirs=stack([m.shapedirs for m in both]),

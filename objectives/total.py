@@ -37,10 +37,14 @@ TERMS: Final[dict[str, str]] = {
     "shape_prior": "squared betas",
     "pose_prior": "squared whitened finger pose, from the model's own pose samples",
     "vertices": "squared vertex error, m^2",
+    "collision_squared": "sum of squared depths, m^2",
+    "collision_robust": "sum of Geman-McClure kernels of the depths over 10 mm",
+    "contact": "sum of squared gaps of skin within 5 mm of the other hand, m^2",
 }
 """Name and meaning of each term, in the order of every table of energies."""
 
-_SURFACE_TERMS = ("collision", "vertices")
+_COLLISION_TERMS = ("collision", "collision_squared", "collision_robust", "contact")
+_SURFACE_TERMS = (*_COLLISION_TERMS, "vertices")
 
 
 @jax.tree_util.register_dataclass
@@ -66,7 +70,7 @@ def term_energies(
     observations: Observations,
     *,
     terms: tuple[str, ...] = tuple(TERMS),
-    found: collision.Search | None = None,
+    found: collision.Found | None = None,
 ) -> dict[str, Float[Array, "*batch"]]:
     """Energy of each frame by term, unweighted.
 
@@ -76,23 +80,29 @@ def term_energies(
         params: the frames' parameters.
         observations: what they are held against. Terms without targets are zero.
         terms: names of the terms to compute; the surface is posed only for those that need it.
-        found: a collision search to reuse; None searches afresh.
+        found: what `search_collisions` found for these terms; None searches afresh, exactly.
     """
     valid = observations.hand_valid
+    active = both_hands(valid)
     if any(term in _SURFACE_TERMS for term in terms):
         posed = posed_hands(hands, params, observations.left_anchor)
         vertices, joints = posed.vertices, posed.joints
     else:
         vertices, joints = None, posed_joints(hands, params, observations.left_anchor)
 
-    def collision_energy() -> Array:
-        active = both_hands(valid)
-        fresh = collision.search(hands, vertices, active) if found is None else found
-        depth = collision.penetration_depth(hands, vertices, fresh)
-        return collision.collision_energy(depth, collision.box_scale(vertices), active)
+    if any(term in _COLLISION_TERMS for term in terms):
+        if found is None:
+            found = _search(hands, vertices, active, terms, "exact")
+        depth = collision.depths(hands, vertices, found)
+
+    def contact_energy() -> Array:
+        distance = collision.surface_distance(hands, vertices, found)
+        return collision.contact_energy(distance, depth > 0, active)
 
     energies = {
-        "collision": collision_energy,
+        "collision": lambda: collision.collision_energy(
+            depth, collision.direction_scale(vertices, found), active
+        ),
         "keypoints_2d": lambda: keypoints_2d_energy(params, joints, observations),
         "joints_3d": lambda: joints_3d_energy(joints, observations),
         "relative_translation": lambda: relative_translation_energy(params, observations),
@@ -103,6 +113,9 @@ def term_energies(
         "shape_prior": lambda: shape_prior_energy(params.betas, valid),
         "pose_prior": lambda: pose_prior_energy(priors.pose_prior, params.hand_pose, valid),
         "vertices": lambda: vertices_energy(vertices, observations),
+        "collision_squared": lambda: collision.squared_depth_energy(depth, active),
+        "collision_robust": lambda: collision.robust_depth_energy(depth, active),
+        "contact": contact_energy,
     }
     return {term: energies[term]() for term in terms}
 
@@ -119,11 +132,29 @@ def weighted_sum(
 
 
 def search_collisions(
-    hands: Hands, params: TwoHandParams, observations: Observations
-) -> collision.Search:
-    """A fresh collision search, to be kept for some steps as `found`."""
+    hands: Hands,
+    params: TwoHandParams,
+    observations: Observations,
+    *,
+    terms: tuple[str, ...],
+    engine: collision.CollisionEngine = "culled",
+) -> collision.Found:
+    """A fresh collision search for these terms, to be kept for some steps as `found`."""
     posed = posed_hands(hands, params, observations.left_anchor)
-    return collision.search(hands, posed.vertices, both_hands(observations.hand_valid))
+    return _search(hands, posed.vertices, both_hands(observations.hand_valid), terms, engine)
+
+
+def _search(
+    hands: Hands,
+    vertices: Array,
+    active: Array,
+    terms: tuple[str, ...],
+    engine: collision.CollisionEngine,
+) -> collision.Found:
+    """Attraction needs the faces nearest to skin that is outside too: `exact` alone has them."""
+    if "contact" in terms:
+        return collision.search_exact(hands, vertices, active, everywhere=True)
+    return collision.search(hands, vertices, active, engine=engine)
 
 
 def acting_terms(observations: Observations) -> dict[str, Array]:

@@ -190,7 +190,7 @@ def _random_params(
         global_orient=jnp.asarray(rng.normal(0.0, 0.7, (FRAMES, 2, 3)) * there),
         hand_pose=jnp.asarray(pose * there[..., None]),
         betas=jnp.asarray(rng.normal(0.0, 1.0, (FRAMES, 2, 10)) * there),
-        relative_transl=jnp.asarray(tau * hand_valid.all(axis=1)[:, None]),
+        relative_transl=jnp.asarray(tau * np.all(hand_valid, axis=1, keepdims=True)),
         root_transl=jnp.asarray(root),
         weak_camera=jnp.asarray(camera),
     )
@@ -294,6 +294,10 @@ def mirrored_params(params: TwoHandParams) -> TwoHandParams:
 
 def mirrored_observations(o: Observations) -> Observations:
     """What is seen of the mirrored frame."""
+    # `make_frames` gives targets of every kind.
+    assert o.keypoints_2d is not None and o.keypoints_2d_confidence is not None
+    assert o.joints_3d is not None and o.joints_3d_confidence is not None
+    assert o.vertices is not None and o.vertices_confidence is not None
     dtype = o.joints_3d.dtype
     flip = jnp.array([-1.0, 1.0, 1.0], dtype)
     image = o.keypoints_2d[..., ::-1, :, :] * flip[:2]

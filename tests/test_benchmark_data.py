@@ -17,7 +17,7 @@ from experiments.benchmark_data import (
 )
 from fitting.metrics import max_p, mpjpe
 from mano_jax.model import pose_hands, rest_joints
-from objectives.collision import penetration_depth, search, surface_distance
+from objectives.collision import penetration_depth, search_exact, surface_distance
 
 FRAMES = 4
 
@@ -37,7 +37,7 @@ def posed(hands, made):
 def measured(hands, posed):
     """Depth and distance (mm) of every vertex of truth and predictions: [truth, predictions]."""
     vertices = jnp.asarray(np.concatenate([posed[0][0], posed[1][0]]))
-    found = search(hands, vertices, jnp.ones(2 * FRAMES, bool), everywhere=True)
+    found = search_exact(hands, vertices, jnp.ones(2 * FRAMES, bool), everywhere=True)
     both = penetration_depth(hands, vertices, found), surface_distance(hands, vertices, found)
     return [np.asarray(x).reshape(2, FRAMES, 2, -1) for x in both]
 

@@ -9,7 +9,8 @@ from experiments.benchmark_data import make_interactions
 from experiments.cli import main
 from fitting.canonical import read_arrays, read_predictions, write_arrays
 
-SHORT = ["--set", "stages.iterations=11"]
+# As many as in `test_refine.py`, which then has the compiled programs already.
+SHORT = ["--set", "stages.iterations=21"]
 
 
 @pytest.fixture(scope="module")

@@ -158,8 +158,8 @@ def _degenerate(params: TwoHandParams, observations: Observations, model: Model)
 @pytest.mark.parametrize("camera", ["weak", "two_views"])
 def test_gradients_are_finite_where_geometry_degenerates(camera):
     model = make_model()
-    frames = as_dtype(make_frames(camera), np.float32)
-    for case, (params, observations) in _degenerate(*frames, model).items():
+    start, seen = as_dtype(make_frames(camera), np.float32)
+    for case, (params, observations) in _degenerate(start, seen, model).items():
         values, gradient = values_and_gradients(model, params, observations)
         assert np.all(np.isfinite(values)), case
         for field in FIELDS:

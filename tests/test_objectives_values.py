@@ -188,7 +188,9 @@ def loop_limits_bone_aligned(model, params, posed, o, frame) -> float:
 
 
 def loop_limits_pose_samples(model, params, posed, o, frame) -> float:
-    samples = embedded_right_model().pose_samples.reshape(-1, 15, 3)
+    samples = embedded_right_model().pose_samples
+    assert samples is not None
+    samples = samples.reshape(-1, 15, 3)
 
     def bounds(name):
         angles = _euler(name, samples[:, joint_orders.MANO16.index(name) - 1])
@@ -200,7 +202,7 @@ def loop_limits_pose_samples(model, params, posed, o, frame) -> float:
 def loop_bone_scale(model, params, posed, o, frame) -> float:
     joints = np.asarray(posed.joints)[frame]
     bones = [joints[h, JOINT("middle2")] - joints[h, JOINT("middle1")] for h in range(2)]
-    errors = [(np.linalg.norm(bones[h]) - 0.0282) ** 2 for h in _valid_hands(o, frame)]
+    errors = [float(np.linalg.norm(bones[h]) - 0.0282) ** 2 for h in _valid_hands(o, frame)]
     return sum(errors) / len(errors)
 
 
@@ -296,16 +298,18 @@ def test_a_missing_keypoint_changes_no_weight(camera):
 def test_a_missing_view_changes_no_weight():
     with jax.enable_x64(True):
         params, observations = make_frames("two_views")
+        points, confidence = observations.keypoints_2d, observations.keypoints_2d_confidence
+        assert points is not None and confidence is not None
         model = make_model(np.float64)
         joints = pose(model.hands, params, observations.left_anchor).joints
         views = jax.tree.map(lambda x: x[:, :1], observations.views)
         first = replace(
             observations,
             views=views,
-            keypoints_2d=observations.keypoints_2d[:, :1],
-            keypoints_2d_confidence=observations.keypoints_2d_confidence[:, :1],
+            keypoints_2d=points[:, :1],
+            keypoints_2d_confidence=confidence[:, :1],
         )
-        kept = observations.keypoints_2d_confidence.at[:, 1].set(0.0)
+        kept = confidence.at[:, 1].set(0.0)
         masked = replace(observations, keypoints_2d_confidence=kept)
         alone = keypoints.keypoints_2d_energy(params, joints, first)
         np.testing.assert_allclose(
@@ -343,6 +347,7 @@ def test_terms_without_data_are_zero():
     for name in ("keypoints_2d", "joints_3d", "relative_translation", "vertices"):
         term = TERMS[name]
         np.testing.assert_array_equal(term.energy(model, params, posed, bare), np.zeros(FRAMES))
+        assert term.residual is not None
         assert term.residual(model, params, posed, bare).shape == (FRAMES, 0)
 
 

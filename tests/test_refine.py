@@ -186,7 +186,7 @@ def test_one_handed_frames_mirror(fit, interactions, short):
 def test_transl_puts_the_hands_where_they_are(hands, one_device):
     """MANO's translation reproduces the relative translation of the wrists."""
     p = one_device.predictions
-    joints = pose_joints(
+    joints = jax.jit(pose_joints)(
         hands,
         global_orient=jnp.asarray(p.global_orient),
         hand_pose=jnp.asarray(p.hand_pose),
@@ -229,7 +229,7 @@ class _count_compilations:
     def __exit__(self, *_):
         self._listen = lambda *a, **k: None
 
-    def _listen(self, event, duration, **_):
+    def _listen(self, event, duration_secs, **_):
         self.compilations += event == "/jax/core/compile/backend_compile_duration"
 
 

@@ -1,31 +1,119 @@
-"""Collision of the two hands: signed distance by exact search, and the penetration energy."""
+"""Collision of the two hands: engines that search, depths, energies.
 
-from objectives.collision.exact import Search, search
-from objectives.collision.penetration import (
-    box_scale,
-    collision_energy,
+Every engine answers the same question through `search` and `depths`: how deep is each vertex in
+the other hand. `exact` looks at every pair and is the reference, `culled` gives the same answer
+from a fraction of the pairs, `voxel` and `voxel_published` are the published method's grid.
+"""
+
+from functools import partial
+from typing import Final, Literal
+
+from jaxtyping import Array, Bool, Float
+
+from mano_jax.model import Hands
+from objectives.collision.culled import Rooms
+from objectives.collision.depth import (
+    ContactRows,
+    contact_rows,
     penetration_depth,
     surface_distance,
 )
+from objectives.collision.energies import (
+    box_scale,
+    collision_energy,
+    contact_energy,
+    robust_depth_energy,
+    squared_depth_energy,
+)
+from objectives.collision.search import Search, search_culled, search_exact
+from objectives.collision.voxel import VoxelField, search_voxel, voxel_depth
+
+CollisionEngine = Literal["exact", "culled", "voxel", "voxel_published"]
+Found = Search | VoxelField
+
+_SEARCHES: Final = {
+    "exact": search_exact,
+    "culled": search_culled,
+    "voxel": search_voxel,
+    "voxel_published": partial(search_voxel, published=True),
+}
+
+
+def search(
+    hands: Hands,
+    vertices: Float[Array, "*batch 2 V 3"],
+    active: Bool[Array, "*batch"],
+    *,
+    engine: CollisionEngine = "culled",
+) -> Found:
+    """Search both hands of every active frame; what is found can be kept for some steps.
+
+    Args:
+        hands: the hand model.
+        vertices: both hands in one frame, metres.
+        active: frames with both hands.
+        engine: which engine.
+    """
+    return _SEARCHES[engine](hands, vertices, active)
+
+
+def depths(
+    hands: Hands, vertices: Float[Array, "*batch 2 V 3"], found: Found
+) -> Float[Array, "*batch 2 V"]:
+    """Depth of each vertex in the other hand, metres, by the engine that made `found`."""
+    if isinstance(found, VoxelField):
+        return voxel_depth(vertices, found)
+    return penetration_depth(hands, vertices, found)
+
+
+def direction_scale(
+    vertices: Float[Array, "*batch 2 V 3"], found: Found
+) -> Float[Array, "*batch 2"]:
+    """Length that the depths of each hand's vertices are divided by, metres: see `box_scale`.
+
+    It is the scale of the hand that they are in; by the published program, their own hand's.
+    """
+    if isinstance(found, VoxelField):
+        return found.scale if found.published else found.scale[..., ::-1]
+    return box_scale(vertices)[..., ::-1]
+
+
+def exact_depths(
+    hands: Hands, vertices: Float[Array, "*batch 2 V 3"], active: Bool[Array, "*batch"]
+) -> Float[Array, "*batch 2 V"]:
+    """Depth of each vertex in the other hand (metres), freshly searched by the reference."""
+    return penetration_depth(hands, vertices, search_exact(hands, vertices, active))
+
+
+def exact_distances(
+    hands: Hands, vertices: Float[Array, "*batch 2 V 3"], active: Bool[Array, "*batch"]
+) -> Float[Array, "*batch 2 V"]:
+    """Unsigned distance of each vertex to the other hand's surface (metres)."""
+    found = search_exact(hands, vertices, active, everywhere=True)
+    return surface_distance(hands, vertices, found)
+
 
 __all__ = [
+    "CollisionEngine",
+    "ContactRows",
+    "Found",
+    "Rooms",
     "Search",
+    "VoxelField",
     "box_scale",
     "collision_energy",
+    "contact_energy",
+    "contact_rows",
+    "depths",
+    "direction_scale",
     "exact_depths",
     "exact_distances",
     "penetration_depth",
+    "robust_depth_energy",
     "search",
+    "search_culled",
+    "search_exact",
+    "search_voxel",
+    "squared_depth_energy",
     "surface_distance",
 ]
-
-
-def exact_depths(hands, vertices, active):
-    """Depth of each vertex in the other hand (metres), freshly searched."""
-    return penetration_depth(hands, vertices, search(hands, vertices, active))
-
-
-def exact_distances(hands, vertices, active):
-    """Unsigned distance of each vertex to the other hand's surface (metres), freshly searched."""
-    found = search(hands, vertices, active, everywhere=True)
-    return surface_distance(hands, vertices, found)

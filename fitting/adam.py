@@ -11,9 +11,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from fitting.best_iterate import Best, consider, selection_score, start_best
 from fitting.parameters import step_size_of_fields
@@ -24,7 +23,7 @@ from objectives.problem import Observations, TwoHandParams
 from objectives.total import Priors, search_collisions, term_energies, weighted_sum
 
 # The paper's momenta; optax's own defaults, written out because results depend on them.
-_MOMENTA = {"b1": 0.9, "b2": 0.999, "eps": 1e-8}
+_ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 Judged = tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]
 """Weighted energy of each frame, and its terms."""
@@ -41,6 +40,8 @@ class StageNumbers:
     """Weight of each term that the strategy uses."""
     max_ratio: dict[str, Float[Array, ""]]
     """Acceptance: greatest multiple of the start's value, by term."""
+    blocks: Int[Array, ""]
+    """How often the stage moves from one judged iterate to the next."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,6 @@ class StageShape:
 
     terms: tuple[str, ...]
     """Terms computed at each step."""
-    iterations: int
-    """Iterates, the start included."""
     every: int
     """Steps from one judged iterate to the next."""
     select_by: tuple[str, ...]
@@ -70,10 +69,10 @@ def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, Stage
         },
         weights={term: jnp.float32(stage.weights.get(term, 0.0)) for term in strategy.terms},
         max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
+        blocks=jnp.int32((stage.iterations - 1) // rule.every),
     )
     shape = StageShape(
         terms=terms,
-        iterations=stage.iterations,
         every=rule.every,
         select_by=rule.select_by,
         engine=strategy.collision_engine,
@@ -90,7 +89,6 @@ def run_stage(
     shape: StageShape,
 ) -> TwoHandParams:
     """Refine a tile of frames by one stage and return each frame's best iterate."""
-    optimiser = optax.scale_by_adam(**_MOMENTA)
 
     def energy(params: TwoHandParams, found: Found) -> tuple[Array, Judged]:
         energies = term_energies(
@@ -104,7 +102,7 @@ def run_stage(
         gradient, judged = jax.grad(energy, has_aux=True)(params, found)
         # optax raises floats to an integer step count, which JAX's strict promotion refuses.
         with jax.numpy_dtype_promotion("standard"):
-            direction, moments = optimiser.update(gradient, moments)
+            direction, moments = _ADAM.update(gradient, moments)
         moved = {
             # A held group must not even meet 0 * NaN.
             name: jnp.where(size > 0, value - size * getattr(direction, name), value)
@@ -114,44 +112,38 @@ def run_stage(
         params = TwoHandParams(**moved)
         return params, moments, judged
 
-    def block(carry: tuple[TwoHandParams, Any, Best], xs: tuple[Array, Array]):
+    def block(number: Array, carry: tuple[TwoHandParams, Any, Best]):
         """Search, judge the current iterate, and take some steps from it."""
-        (params, moments, best), (steps, is_start) = carry, xs
+        params, moments, best = carry
         found = search_collisions(
             hands, params, observations, terms=shape.terms, engine=shape.engine
         )
 
         def keep_first(i: Array, state):
-            *moving, first = state
-            *moving, judged = step(*moving, found)
-            return (*moving, _where(i == 0, judged, first))
+            params, moments, first = state
+            params, moments, judged = step(params, moments, found)
+            return params, moments, _where(i == 0, judged, first)
 
         nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(energy, params, found)[1])
+        # The last judged iterate needs one step only: its energies come with its gradient.
+        steps = jnp.where(number == numbers.blocks, 1, shape.every)
         state = jax.lax.fori_loop(0, steps, keep_first, (params, moments, nothing))
         next_params, moments, (total, energies) = state
         score = selection_score(energies, total, shape.select_by, observations)
         best = _where(
-            is_start,
+            number == 0,
             start_best(params, energies, score, numbers.max_ratio),
             consider(best, params, energies, score),
         )
-        return (next_params, moments, best), None
+        return next_params, moments, best
 
     frames = jnp.zeros(start.betas.shape[0], start.betas.dtype)
     best = Best(params=start, score=frames, limits=dict.fromkeys(numbers.max_ratio, frames))
-    carry = (start, optimiser.init(start), best)
-    (_, _, best), _ = jax.lax.scan(block, carry, _blocks(shape))
+    # optax's types know arrays and containers, not the pytrees that are dataclasses.
+    moments = _ADAM.init(start)  # pyright: ignore[reportArgumentType]
+    # A loop and no scan: a stage of any length runs the same program.
+    _, _, best = jax.lax.fori_loop(0, numbers.blocks + 1, block, (start, moments, best))
     return best.params
-
-
-def _blocks(shape: StageShape) -> tuple[np.ndarray, np.ndarray]:
-    """Steps of each block, and which block holds the start.
-
-    The last judged iterate needs one step only, for the energies that come with its gradient.
-    """
-    count = (shape.iterations - 1) // shape.every
-    steps = np.array([shape.every] * count + [1], np.int32)
-    return steps, np.arange(count + 1) == 0
 
 
 def _where(condition: Array, when_true: Any, when_false: Any) -> Any:

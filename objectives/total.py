@@ -1,6 +1,6 @@
 """Every term of the objective by name, and their weighted sum."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -83,26 +83,13 @@ def term_energies(
         found: what `search_collisions` found for these terms; None searches afresh, exactly.
     """
     valid = observations.hand_valid
-    active = both_hands(valid)
     if any(term in _SURFACE_TERMS for term in terms):
         posed = posed_hands(hands, params, observations.left_anchor)
-        vertices, joints = posed.vertices, posed.joints
+        joints = posed.joints
+        on_surface = _surface_energies(hands, posed.vertices, observations, terms, found)
     else:
-        vertices, joints = None, posed_joints(hands, params, observations.left_anchor)
-
-    if any(term in _COLLISION_TERMS for term in terms):
-        if found is None:
-            found = _search(hands, vertices, active, terms, "exact")
-        depth = collision.depths(hands, vertices, found)
-
-    def contact_energy() -> Array:
-        distance = collision.surface_distance(hands, vertices, found)
-        return collision.contact_energy(distance, depth > 0, active)
-
+        joints, on_surface = posed_joints(hands, params, observations.left_anchor), {}
     energies = {
-        "collision": lambda: collision.collision_energy(
-            depth, collision.direction_scale(vertices, found), active
-        ),
         "keypoints_2d": lambda: keypoints_2d_energy(params, joints, observations),
         "joints_3d": lambda: joints_3d_energy(joints, observations),
         "relative_translation": lambda: relative_translation_energy(params, observations),
@@ -112,12 +99,40 @@ def term_energies(
         "bone_scale": lambda: bone_scale_energy(joints, valid),
         "shape_prior": lambda: shape_prior_energy(params.betas, valid),
         "pose_prior": lambda: pose_prior_energy(priors.pose_prior, params.hand_pose, valid),
-        "vertices": lambda: vertices_energy(vertices, observations),
+        **on_surface,
+    }
+    return {term: energies[term]() for term in terms}
+
+
+def _surface_energies(
+    hands: Hands,
+    vertices: Float[Array, "*batch 2 V 3"],
+    observations: Observations,
+    terms: tuple[str, ...],
+    found: collision.Found | None,
+) -> dict[str, Callable[[], Array]]:
+    """The terms that need the posed surface."""
+    on_surface = {"vertices": lambda: vertices_energy(vertices, observations)}
+    if not any(term in _COLLISION_TERMS for term in terms):
+        return on_surface
+    active = both_hands(observations.hand_valid)
+    kept = _search(hands, vertices, active, terms, "exact") if found is None else found
+    depth = collision.depths(hands, vertices, kept)
+
+    def contact_energy() -> Array:
+        if not isinstance(kept, collision.Search):
+            raise TypeError("contact needs a search of the surface; found a voxel grid")
+        distance = collision.surface_distance(hands, vertices, kept)
+        return collision.contact_energy(distance, jnp.greater(depth, 0), active)
+
+    return on_surface | {
+        "collision": lambda: collision.collision_energy(
+            depth, collision.direction_scale(vertices, kept), active
+        ),
         "collision_squared": lambda: collision.squared_depth_energy(depth, active),
         "collision_robust": lambda: collision.robust_depth_energy(depth, active),
         "contact": contact_energy,
     }
-    return {term: energies[term]() for term in terms}
 
 
 def weighted_sum(

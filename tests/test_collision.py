@@ -38,6 +38,16 @@ from objectives.problem import TwoHandParams, posed_hands
 from tests.objective_cases import mirrored_params
 
 
+def winding_by_igl(vertices, faces, queries) -> np.ndarray:
+    """libigl's types promise less than an array."""
+    return np.asarray(igl.winding_number(vertices, faces, queries))
+
+
+def closest_by_igl(queries, vertices, faces) -> tuple[np.ndarray, ...]:
+    """Squared distance, face and point."""
+    return tuple(np.asarray(x) for x in igl.point_mesh_squared_distance(queries, vertices, faces))
+
+
 @pytest.fixture(scope="module")
 def interlocked(hands):
     """Vertices of eight frames of two hands that run into each other, (8, 2, V, 3)."""
@@ -57,13 +67,13 @@ def interlocked(hands):
 @pytest.fixture(scope="module")
 def oracle(hands, interlocked):
     """Winding number and distance by libigl in float64, each (8, 2, V)."""
-    winding, distance = np.zeros((2, *interlocked.shape[:-1]))
+    winding, distance = np.zeros(interlocked.shape[:-1]), np.zeros(interlocked.shape[:-1])
     for frame, hand in np.ndindex(interlocked.shape[:2]):
         query = np.asarray(interlocked[frame, hand], np.float64)
         target = np.asarray(interlocked[frame, 1 - hand], np.float64)
         faces = np.asarray(hands.faces[1 - hand], np.int64)
-        winding[frame, hand] = igl.winding_number(target, faces, query)
-        distance[frame, hand] = np.sqrt(igl.point_mesh_squared_distance(query, target, faces)[0])
+        winding[frame, hand] = winding_by_igl(target, faces, query)
+        distance[frame, hand] = np.sqrt(closest_by_igl(query, target, faces)[0])
     return winding, distance
 
 
@@ -90,7 +100,7 @@ def test_winding_number_is_the_open_meshs(hands, interlocked, oracle):
     outwards /= np.linalg.norm(outwards)
     along = np.linspace(-0.04, 0.04, 161)[:, None, None] * outwards
     queries = (rim + 0.6 * (rim.mean(0) - rim) + along).reshape(-1, 3).astype(np.float32)
-    expected = igl.winding_number(
+    expected = winding_by_igl(
         np.asarray(target, np.float64), np.asarray(faces, np.int64), queries.astype(np.float64)
     )
     got = winding_number(jnp.asarray(queries), target[faces], target[hands.cap_faces[1]])
@@ -107,19 +117,19 @@ def test_rays_through_edges_and_vertices_count_once(hands):
     above = np.concatenate([vertices, edges[::3]])
     heights = [-0.25, -1 / 128, -1 / 1024, 0.25]
     queries = np.concatenate([above + [0, 0, dz] for dz in heights])
-    expected = igl.winding_number(vertices, faces, queries)
+    expected = winding_by_igl(vertices, faces, queries)
     target = jnp.asarray(vertices, jnp.float32)
     got = winding_number(jnp.asarray(queries, jnp.float32), target[faces], target[cap_faces(faces)])
-    off_surface = igl.point_mesh_squared_distance(queries, vertices, faces)[0] > 1e-10
+    off_surface = closest_by_igl(queries, vertices, faces)[0] > 1e-10
     np.testing.assert_allclose(np.asarray(got)[off_surface], expected[off_surface], atol=1e-4)
     assert (expected[off_surface] > 0.5).sum() > 100
 
 
 def test_boxes_apart_are_skipped_and_right(hands, interlocked):
     apart = interlocked.at[:, 1].add(jnp.float32(1.0))
-    found = search(hands, apart, jnp.ones(8, bool))
+    found = search_culled(hands, apart, jnp.ones(8, bool))
     assert not found.inside.any() and (found.face == -1).all()
-    assert (search(hands, interlocked, jnp.zeros(8, bool)).face == -1).all()
+    assert (search_culled(hands, interlocked, jnp.zeros(8, bool)).face == -1).all()
 
 
 def test_closest_face_is_the_first_of_the_closest():
@@ -134,7 +144,7 @@ def test_closest_point_in_every_region_of_a_triangle():
     barycentric = barycentric_of_closest(
         jnp.asarray(points), jnp.broadcast_to(triangle, (400, 3, 3))
     )
-    squared, _, closest = igl.point_mesh_squared_distance(
+    squared, _, closest = closest_by_igl(
         points.astype(float), triangle.astype(float), np.array([[0, 1, 2]], np.int64)
     )
     found = np.asarray(barycentric) @ triangle
@@ -162,7 +172,7 @@ def test_kept_search_follows_vertices_across_the_surface(hands, interlocked):
 
 def test_kept_search_says_nothing_where_it_found_nothing(hands, interlocked):
     apart = interlocked.at[:, 1].add(jnp.float32(1.0))
-    found = search(hands, apart, jnp.ones(8, bool))
+    found = search_culled(hands, apart, jnp.ones(8, bool))
     assert (penetration_depth(hands, interlocked, found) == 0).all()
 
 
@@ -181,7 +191,7 @@ def test_gradient_is_exact_with_the_face_frozen(hands, interlocked):
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.float32 else x, hands)
         vertices = interlocked[:1].astype(jnp.float64)
-        found = search(wide, vertices, jnp.ones(1, bool))
+        found = search_culled(wide, vertices, jnp.ones(1, bool))
 
         def total(v):
             return jnp.sum(penetration_depth(wide, v, found) ** 2)
@@ -201,7 +211,7 @@ def test_gradient_is_exact_with_the_face_frozen(hands, interlocked):
 
 def test_gradient_is_finite_where_vertices_coincide(hands, interlocked):
     same = interlocked.at[:, 1].set(interlocked[:, 0])
-    found = search(hands, same, jnp.ones(8, bool))
+    found = search_culled(hands, same, jnp.ones(8, bool))
     gradient = jax.grad(lambda v: penetration_depth(hands, v, found).sum())(same)
     assert jnp.isfinite(gradient).all()
 
@@ -263,7 +273,7 @@ def test_energy_gradient_to_every_group(hands, interlocked_params, group):
         wide, params = in_float64(hands), in_float64(interlocked_params)
         anchor = jnp.zeros(4, bool)
         vertices = posed_hands(wide, params, anchor).vertices
-        found, scale = search(wide, vertices, jnp.ones(4, bool)), box_scale(vertices)
+        found, scale = search_culled(wide, vertices, jnp.ones(4, bool)), box_scale(vertices)
         scale = scale[..., ::-1]
         energy = jax.jit(lambda p: energy_with_the_search_held(wide, p, anchor, found, scale))
         gradient = jax.grad(energy)(params)
@@ -347,9 +357,9 @@ def test_engines_agree_with_libigl_on_many_pairs(hands, many_pairs):
     truth = np.zeros(wide.shape[:-1])
     for frame, hand in np.ndindex(wide.shape[:2]):
         query, target = wide[frame, hand], wide[frame, 1 - hand]
-        inside = np.flatnonzero(igl.winding_number(target, faces[1 - hand], query) > 0.5)
+        inside = np.flatnonzero(winding_by_igl(target, faces[1 - hand], query) > 0.5)
         if len(inside):
-            squared = igl.point_mesh_squared_distance(query[inside], target, faces[1 - hand])[0]
+            squared = closest_by_igl(query[inside], target, faces[1 - hand])[0]
             truth[frame, hand, inside] = np.sqrt(squared)
     inside = truth > 0
     assert inside.sum() > 10_000
@@ -373,7 +383,7 @@ def test_culled_in_every_room_is_exact(hands, interlocked):
     last = []
     for rooms in (
         Rooms(sign=((8, 8),), closest=((4, 4),)),
-        Rooms(sign=((700, 1500),), closest=((4, 16), (700, 1500))),
+        Rooms(sign=((778, 1538),), closest=((4, 16), (778, 1538))),
         Rooms(sign=((16, 16), (500, 1300)), closest=((300, 900),)),
     ):
         got = search_culled(hands, interlocked, active, rooms=rooms)
@@ -396,7 +406,7 @@ def test_no_engine_minds_the_batch_around_a_frame(hands, interlocked):
 
 
 def test_contact_rows_are_the_deepest_and_linearise_the_depth(hands, interlocked):
-    found = search(hands, interlocked, jnp.ones(8, bool))
+    found = search_culled(hands, interlocked, jnp.ones(8, bool))
     depth = penetration_depth(hands, interlocked, found)
     rows = contact_rows(hands, interlocked, found, count=12)
     np.testing.assert_allclose(rows.depth, -np.sort(-np.asarray(depth), axis=-1)[..., :12])
@@ -433,7 +443,7 @@ def test_other_energies():
 
 
 @pytest.mark.parametrize(
-    ("published", "mean_mm", "p95_mm"), [(False, (0.05, 0.4), 1.0), (True, (1.4, 2.6), 7.0)]
+    ("published", "mean_mm", "p95_mm"), [(False, (0.05, 0.4), 1.0), (True, (2.9, 3.5), 7.0)]
 )
 def test_the_published_grid_is_half_a_cell_out_of_register(published, mean_mm, p95_mm):
     """A ball as large as a hand: the registered grid errs by interpolation only."""

@@ -102,7 +102,7 @@ def _in_smallest_room(
     Only that branch runs: directions are searched one after the other, not vectorised.
     """
     sizes = jnp.asarray(rooms, jnp.int32)
-    fits = (jnp.sum(rows) <= sizes[:, 0]) & (jnp.sum(faces) <= sizes[:, 1])
+    fits = (_count(rows) <= sizes[:, 0]) & (_count(faces) <= sizes[:, 1])
     room = jnp.argmax(fits)
     branches = [lambda size=size: compute(size) for size in rooms]
     return jax.lax.switch(room, branches), room == len(rooms) - 1
@@ -134,7 +134,7 @@ def _may_be_closest(
         return jnp.any(_squared_distances(kept, centres) <= limit * limit, axis=0)
 
     sizes = (*(size for size, _ in rooms.closest), points.shape[0])
-    room = jnp.argmax(jnp.sum(valid) <= jnp.asarray(sizes, jnp.int32))
+    room = jnp.argmax(_count(valid) <= jnp.asarray(sizes, jnp.int32))
     return jax.lax.switch(room, [lambda size=size: in_room(size) for size in sizes])
 
 
@@ -143,9 +143,14 @@ def _compact(mask: Bool[Array, "N"], size: int) -> Int[Array, "size"]:
     return jnp.nonzero(mask, size=size, fill_value=mask.shape[0])[0].astype(jnp.int32)
 
 
+def _count(mask: Bool[Array, "N"]) -> Int[Array, ""]:
+    return jnp.sum(mask, dtype=jnp.int32)
+
+
 def _take(values: Array, indices: Array, fill: float) -> Array:
     return jnp.take(values, indices, axis=0, mode="fill", fill_value=fill)
 
 
 def _squared_distances(a: Array, b: Array) -> Array:
-    return sum((a[:, None, i] - b[:, i]) ** 2 for i in range(3))
+    x, y, z = ((a[:, None, i] - b[:, i]) ** 2 for i in range(3))
+    return x + y + z

@@ -3,22 +3,25 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PARITY := .venv-parity
 SOURCES := mano_jax objectives fitting experiments tests
 
 .DEFAULT_GOAL := help
 
-.PHONY: help install demo test check format hand clean
+.PHONY: help install demo test check parity format hand clean
 
 help: ## List the commands.
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /: /'
 
 install: $(VENV)/installed ## Make .venv with the program and its development tools.
 
-$(VENV)/installed: pyproject.toml
+$(VENV)/installed: EXTRAS := dev
+$(PARITY)/installed: EXTRAS := dev,interop
+$(VENV)/installed $(PARITY)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "manofit needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --upgrade pip
+	$(@D)/bin/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 demo: install ## Refine eight synthetic frames of interacting hands into demo/.
@@ -33,6 +36,9 @@ check: install ## Format, lint and types, then the tests: what a change must pas
 	$(BIN)/pyright
 	$(BIN)/python -m pytest -q
 
+parity: $(PARITY)/installed ## Compare the hand model with other programs, in a .venv-parity of their own.
+	$(PARITY)/bin/python -m pytest -q tests/test_model_parity.py
+
 format: install ## Format the code.
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -42,4 +48,4 @@ hand: install ## Make the embedded hand and its contact sheet anew.
 	$(BIN)/python -m experiments.embedded_hand.contact_sheet --out docs/images/embedded_hand.png
 
 clean: ## Remove what the commands above made.
-	rm -rf $(VENV) demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(PARITY) demo .pytest_cache .ruff_cache

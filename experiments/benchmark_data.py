@@ -142,11 +142,13 @@ def make_interactions(
         (parameters with errors, noisy joints and keypoints, some of confidence 0).
 
     Raises:
-        InputError: no frame asked for.
+        InputError: no frame asked for, or a negative seed.
         ValueError: a hand model with which no contact can be found.
     """
     if frames < 1:
         raise InputError(f"--frames: expected at least one frame, found {frames}")
+    if seed < 0:
+        raise InputError(f"--seed: expected 0 or more, found {seed}")
     truths, starts, records = [], [], []
     for number in range(frames):
         rng = np.random.default_rng([seed, number])
@@ -162,10 +164,6 @@ def make_interactions(
         TwoHandPredictions(**_stack(truths), **exact, frame_id=names),
         TwoHandPredictions(**_stack(starts), **noisy, frame_id=names),
     )
-
-
-def _collect(records: list[tuple[dict, dict]], kind: int) -> dict[str, np.ndarray]:
-    return {name: np.stack([record[kind][name] for record in records]) for name in records[0][kind]}
 
 
 def _stack(frames: list[_Frame]) -> dict[str, np.ndarray]:
@@ -435,7 +433,9 @@ def _first_contact(
     )
 
 
-def _heights_over(points: Float[Array, "Q 3"], triangles: Float[Array, "F 3 3"]):
+def _heights_over(
+    points: Float[Array, "Q 3"], triangles: Float[Array, "F 3 3"]
+) -> Float[Array, "Q F"]:
     """Along the first axis, from each point to each triangle it would hit; NaN where it misses."""
     (ay, az), (by, bz), (cy, cz) = ((triangles[:, i, 1], triangles[:, i, 2]) for i in range(3))
     y, z = points[:, None, 1], points[:, None, 2]
@@ -542,7 +542,9 @@ def _scale_to(
 # ---- observations ------------------------------------------------------------------------------
 
 
-def _observe(hands: Hands, rng: np.random.Generator, truth: _Frame):
+def _observe(
+    hands: Hands, rng: np.random.Generator, truth: _Frame
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Camera, joints and keypoints: exact ones for the truth, noisy ones for the predictions."""
     vertices, joints = _together(hands, truth)
     camera = _fitting_camera(vertices.reshape(-1, 3))

@@ -4,18 +4,26 @@ Each subcommand is a dataclass whose docstrings are its help, and whose `run` ca
 Heavy imports wait until a command runs, so that help and errors in usage are instant.
 """
 
+import os
+import signal
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+if TYPE_CHECKING:
+    from fitting.strategy import Strategy
+
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+_GRACE_S = 1.0
+"""How long a command may tidy up after Ctrl-C."""
 
 HandsPath = Annotated[
     Path | None,
@@ -115,6 +123,8 @@ class Check:
 
     input: Positional[Path]
     """Predictions, as `manofit convert` writes them."""
+    strategy: str = "ihmr"
+    """The fit in question: a preset (see `manofit strategy list`) or a .toml file."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
 
@@ -122,7 +132,7 @@ class Check:
         """Run it."""
         from experiments.commands import check_file
 
-        check_file(self.input, hands_path=self.hands)
+        check_file(self.input, strategy=_strategy(self.strategy, ()), hands_path=self.hands)
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,14 @@ class Overlay:
     """Picture to write (.png)."""
     frame: int = 0
     """Number of the frame."""
+    view: int = 0
+    """Number of the view, for several cameras."""
+    crop: Annotated[tuple[float, float, float, float] | None, arg(metavar="X Y WIDTH HEIGHT")] = (
+        None
+    )
+    """Pixels of the picture that a weak camera refers to; the whole picture unless told."""
+    opacity: float = 0.75
+    """Of the hands, 0 to 1."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     force: bool = False
@@ -151,6 +169,9 @@ class Overlay:
             self.image,
             self.out,
             frame=self.frame,
+            view=self.view,
+            crop=self.crop,
+            opacity=self.opacity,
             hands_path=self.hands,
             force=self.force,
         )
@@ -273,27 +294,74 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         command.run()
     except KeyboardInterrupt:
-        print("manofit: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        return _interrupted()
     except Exception as error:
+        if not _is_users(error):
+            raise
         if debug:
             traceback.print_exc()
-        elif not _is_users(error):
-            raise
-        print(f"manofit: {error}", file=sys.stderr)
+        print(f"manofit: {_sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return 0
 
 
+def run() -> NoReturn:
+    """The process's entry point: `main`, and the end of the process."""
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = _interrupted()
+    if code == EXIT_INTERRUPTED:
+        # XLA's threads may still compute, and crash in the interpreter's orderly shutdown.
+        _leave()
+    sys.exit(code)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Handle Ctrl-C: raise it, and leave soon even if it is not heard.
+
+    An exception raised in a callback, such as JAX's of the garbage collector, is dropped, and
+    while XLA computes nothing is raised at all.
+    """
+    # What Python would say of a dropped one.
+    sys.unraisablehook = lambda _: None
+    timer = threading.Timer(_GRACE_S, lambda: (_interrupted(), _leave()))
+    timer.daemon = True
+    timer.start()
+    # A second Ctrl-C would interrupt the tidying up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _leave() -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(EXIT_INTERRUPTED)
+
+
+def _interrupted() -> int:
+    print("manofit: interrupted", file=sys.stderr)
+    return EXIT_INTERRUPTED
+
+
 def _is_users(error: Exception) -> bool:
     """Whether an error is the user's to mend, and no fault of the program."""
-    from fitting.errors import InputError
-    from mano_jax.pickles import HandFileError
+    from mano_jax.errors import UserError
 
-    return isinstance(error, InputError | HandFileError | OSError)
+    return isinstance(error, UserError | OSError)
 
 
-def _strategy(name: str, settings: tuple[str, ...]):
+def _sentence(error: Exception) -> str:
+    """What an error says; what the operating system says, without its number."""
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror[0].lower() + error.strerror[1:]
+        file = error.filename2 or error.filename
+        return reason if file is None else f"{os.fsdecode(file)}: {reason}"
+    return str(error)
+
+
+def _strategy(name: str, settings: tuple[str, ...]) -> "Strategy":
     from fitting.strategy import load_strategy, override
 
     return override(load_strategy(name), settings)
@@ -315,4 +383,4 @@ def _frame_range(text: str | None) -> slice:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

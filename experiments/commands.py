@@ -1,12 +1,11 @@
 """What the subcommands do with files: read, call the library, write, and say what happened."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from fitting.adapters import read_input
-from fitting.canonical import read_predictions, write_arrays
+from fitting.canonical import check_target, read_predictions, write_arrays
 from fitting.checks import summarise
 from fitting.errors import InputError
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, RefinedHands, refine
@@ -28,14 +27,19 @@ def refine_file(
 ) -> RefinedHands:
     """Refine a canonical file; the result appears under its final name only when it is whole."""
     hands, source = hand_model
-    check_writable(out, force=force)
+    check_target(out, (".npz",), overwrite=force)
     predictions = read_predictions(path)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
         raise InputError(f"{path}: the file's {total} frames have none in the range asked for")
     try:
-        print(summarise(predictions, hands))
+        print(summarise(predictions, hands, strategy.terms))
+        if not predictions.has_parameters:
+            print(
+                "no predicted parameters: starting from 3D joints; each stage keeps its iterate of "
+                "lowest energy"
+            )
         result = refine(
             hands,
             predictions,
@@ -53,18 +57,18 @@ def refine_file(
 
 def convert_file(path: Path, source: str, out: Path, *, force: bool = False) -> None:
     """Convert a foreign file to a canonical one."""
-    check_writable(out, force=force)
+    check_target(out, (".npz",), overwrite=force)
     predictions = read_input(path, source=source)
     write_arrays(out, predictions.arrays(), overwrite=force)
     print(f"wrote {out}: {predictions.num_frames} frames, {', '.join(predictions.arrays())}")
 
 
-def check_file(path: Path, *, hands_path: Path | None = None) -> None:
-    """Print what a canonical file holds and what a fit can do with it."""
+def check_file(path: Path, *, strategy: Strategy, hands_path: Path | None = None) -> None:
+    """Print what a canonical file holds and what a fit by this strategy can do with it."""
     predictions = read_predictions(path)
     hands, _ = open_hands(hands_path)
     try:
-        print(summarise(predictions, hands))
+        print(summarise(predictions, hands, strategy.terms))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -74,19 +78,22 @@ def overlay_file(
     image: Path,
     out: Path,
     *,
-    frame: int,
+    frame: int = 0,
+    view: int = 0,
+    crop: tuple[float, float, float, float] | None = None,
+    opacity: float = 0.75,
     hands_path: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Draw one frame's hands over its image."""
+    """Draw one frame's hands over its image; see `experiments.overlay.draw_overlay`."""
     from experiments.overlay import draw_overlay
 
-    check_writable(out, force=force)
+    check_target(out, (".png",), overwrite=force)
     predictions = read_predictions(path)
     if not 0 <= frame < predictions.num_frames:
         raise InputError(f"{path}: expected a frame from 0 to {predictions.num_frames - 1}")
     hands, _ = open_hands(hands_path)
-    draw_overlay(hands, predictions, image, out, frame=frame)
+    draw_overlay(hands, predictions, image, out, frame=frame, view=view, crop=crop, opacity=opacity)
     print(f"wrote {out}")
 
 
@@ -129,19 +136,3 @@ def outcome(result: RefinedHands) -> str:
         lines.append(f"{'weighted energy, mean of frames':32s} {'before':>10s} {'after':>10s}")
         lines += [f"  {name:30s} {b:10.4f} {a:10.4f}" for name, b, a in rows]
     return "\n".join(lines)
-
-
-def check_writable(path: Path, *, force: bool) -> None:
-    """Find out before the work, not after it, that a result could not be written.
-
-    Raises:
-        InputError: the file exists and may not be replaced, or its folder cannot be written to.
-    """
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name a file")
-    if path.exists() and not force:
-        raise InputError(f"{path}: exists already; choose another name, or add --force")
-    folder = path.absolute().parent
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder}: no permission to write there")

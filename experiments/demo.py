@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark_data import make_interactions
-from experiments.commands import check_writable, open_hands, refine_file
+from experiments.commands import open_hands, refine_file
 from experiments.demo_report import (
     before_after_picture,
     before_after_table,
@@ -19,7 +19,7 @@ from experiments.demo_report import (
     write_scene,
 )
 from experiments.render import save_png
-from fitting.canonical import read_predictions, write_arrays
+from fitting.canonical import check_target, read_predictions, write_arrays
 from fitting.metrics import ave_p, i_mpjpe, max_p, mpjpe, mpvpe
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
@@ -44,7 +44,7 @@ def run_demo(
     """Make, refine, compare and draw."""
     paths = {name: out / name for name in _FILES}
     for path in paths.values():
-        check_writable(path, force=force)
+        check_target(path, (path.suffix,), overwrite=force)
     hands, source = open_hands(hands_path)
     print(f"making {frames} synthetic interactions (seed {seed})", flush=True)
     truth, predictions = make_interactions(hands, frames=frames, seed=seed)
@@ -112,4 +112,4 @@ def frame_metrics(
 
 def _pose(hands: Hands, predictions: TwoHandPredictions) -> PosedHands:
     prepared = prepare(hands, predictions)
-    return pose_params(hands, prepared.params, prepared.observations.left_anchor)
+    return pose_params(hands, prepared.params, jnp.asarray(prepared.observations.left_anchor))

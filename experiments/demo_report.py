@@ -22,6 +22,8 @@ from experiments.render import (
     hand_meshes,
     orthographic_view,
 )
+from fitting.canonical import check_target
+from mano_jax.files import write_whole
 
 BeforeAfter = tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N"]]
 """One number a frame, before and after."""
@@ -101,7 +103,7 @@ def write_scene(
     seen from anywhere. Nodes are named `before_right`, `after_left_penetrating` and so on.
 
     Args:
-        path: file to write.
+        path: file to write, or to replace.
         vertices: before and after, metres, camera axes; hands [right, left].
         depths: before and after, depth of each vertex in the other hand, metres.
         faces: [right, left].
@@ -120,7 +122,8 @@ def write_scene(
                 mark = _scene_mesh(points, faces[hand][inside], (*PENETRATION_COLOUR, 1.0))
                 label = f"{name}_{side}_penetrating"
                 scene.add_geometry(mark, node_name=label, geom_name=label)
-    path.write_bytes(export_glb(scene))
+    check_target(path, (".glb",), overwrite=True)
+    write_whole(path, lambda file: file.write(export_glb(scene)))
 
 
 def _scene_mesh(

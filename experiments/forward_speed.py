@@ -16,12 +16,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-import os
-import platform
-import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.records import provenance
 from mano_jax.export import export_hands
 from mano_jax.loading import read_hand_models
 from mano_jax.model import pose_hands, pose_joints, two_hands
@@ -106,7 +102,7 @@ def measure(hands_per_batch: int, repeats: int) -> dict[str, Any]:
             "runs_per_turn": RUNS_PER_TURN,
         },
         "hand": source.fingerprint,
-        "provenance": provenance(),
+        "provenance": provenance("experiments.forward_speed", "body-models"),
     }
 
 
@@ -168,30 +164,6 @@ def ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
         }
         for label, (slow, fast) in pairs.items()
     }
-
-
-def provenance() -> dict[str, Any]:
-    """Command, commit, device and versions."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    )
-    arguments = shlex.join(sys.argv[1:])
-    packages = ("jax", "jaxlib", "numpy", "body-models")
-    return {
-        "command": f"python -m experiments.forward_speed {arguments}",
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-        "device": f"{jax.devices()[0].device_kind} ({os.cpu_count()} cores, {processor()})",
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
-    }
-
-
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

@@ -40,7 +40,6 @@ def draw_overlay(
     view: int = 0,
     crop: tuple[float, float, float, float] | None = None,
     opacity: float = 0.75,
-    mark_penetration: bool = True,
 ) -> None:
     """Read a frame's image, draw its hands over it and write a PNG.
 
@@ -52,11 +51,10 @@ def draw_overlay(
         frame: number of the frame; from the end if negative.
         view: number of the view, for several cameras.
         crop: see `overlay`.
-        opacity: of the hands.
-        mark_penetration: see `overlay`.
+        opacity: of the hands, 0 to 1.
 
     Raises:
-        InputError: no such frame or view, or a frame that has no camera or cannot be posed.
+        InputError: as for `overlay`, or the picture cannot be written.
         OSError: the image cannot be read.
     """
     with Image.open(image_path) as opened:
@@ -69,7 +67,6 @@ def draw_overlay(
         view=view,
         crop=crop,
         opacity=opacity,
-        mark_penetration=mark_penetration,
     )
     save_png(picture, out_path)
 
@@ -83,11 +80,11 @@ def overlay(
     view: int = 0,
     crop: tuple[float, float, float, float] | None = None,
     opacity: float = 0.75,
-    mark_penetration: bool = True,
 ) -> Picture:
     """The image with a frame's hands, and its 2D keypoints as dots.
 
-    Without parameters the hands are those that a fit would start from.
+    Vertices inside the other hand are red. Without parameters the hands are those that a fit
+    would start from.
 
     Args:
         hands: the hand model.
@@ -98,19 +95,18 @@ def overlay(
         crop: left, top, width and height in pixels of what the weak camera's [-1, 1] spans; None
             takes the whole image.
         opacity: of the hands, 0 to 1.
-        mark_penetration: draw vertices inside the other hand in red.
 
     Raises:
-        InputError: no such frame or view, or a frame that has no camera or cannot be posed.
+        InputError: no such frame or view, a frame that has no camera or cannot be posed, a crop
+            without area or beside `K`, or an opacity out of range.
     """
+    _check_options(predictions, view, crop, opacity)
     number = _frame_number(predictions, frame)
     prepared = _prepared(hands, predictions, number)
     K, distortion, weak_camera = _camera(predictions, prepared, number, view)
     posed = _posed(hands, prepared.params, prepared.observations.left_anchor)
-    active = both_hands(prepared.observations.hand_valid)
-    depths = None
-    if mark_penetration:
-        depths = np.asarray(_depths(hands, posed.vertices, active))[0]
+    active = both_hands(jnp.asarray(prepared.observations.hand_valid))
+    depths = np.asarray(_depths(hands, posed.vertices, active))[0]
     vertices = _in_view(np.asarray(posed.vertices[0]), prepared, view)
     meshes = hand_meshes(
         vertices,
@@ -128,6 +124,23 @@ def overlay(
         opacity=opacity,
     )
     return _with_keypoints(picture, predictions, number, view, crop)
+
+
+def _check_options(
+    predictions: TwoHandPredictions,
+    view: int,
+    crop: tuple[float, float, float, float] | None,
+    opacity: float,
+) -> None:
+    views = predictions.num_views
+    if not 0 <= view < views:
+        raise InputError(f"view {view}: expected 0 to {views - 1}, the file has {views} views")
+    if crop is not None and predictions.K is not None:
+        raise InputError("crop: found K, whose pixels are the image's; leave the crop out")
+    if crop is not None and not (np.isfinite(crop).all() and min(crop[2:]) > 0):
+        raise InputError(f"crop: expected a width and height above 0, found {crop}")
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity: expected 0 to 1, found {opacity}")
 
 
 def _frame_number(predictions: TwoHandPredictions, frame: int) -> int:
@@ -151,10 +164,10 @@ def _camera(
     if predictions.K is None:
         if predictions.weak_camera is None:
             raise InputError("expected weak_camera or K to draw an overlay, found neither")
+        if not prepared.weak_camera_known[0]:
+            raise InputError(f"frame {number} has no usable weak_camera to draw it through")
         return None, None, np.asarray(prepared.params.weak_camera[0])
-    if not 0 <= view < predictions.num_views:
-        raise InputError(f"view {view}: expected 0 to {predictions.num_views - 1}")
-    if not np.asarray(prepared.params.root_transl).any():
+    if not prepared.root_known[0]:
         raise InputError(
             f"frame {number} has K but neither root_transl nor keypoints_2d to place it by"
         )

@@ -9,17 +9,22 @@ y down, z into the scene, and the centre of pixel (column i, row j) lies at (i, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from fitting.canonical import check_target
 from mano_jax.cameras import project_perspective, project_weak
+from mano_jax.files import write_whole
 
 Picture = UInt8[np.ndarray, "height width 3"]
-Shading = Literal["smooth", "flat"]
+_Fragments = tuple[
+    Int[np.ndarray, "K"], Float[np.ndarray, "K"], Int[np.ndarray, "K"], Float[np.ndarray, "K 3"]
+]
+"""(Pixel, triangle) pairs that cover: pixel number, depth, triangle, corner weights."""
 
 RIGHT_COLOUR = (0.91, 0.72, 0.60)
 """Skin tone of the right hand (red, green, blue; 0 to 1)."""
@@ -96,24 +101,8 @@ def rasterise(
     )
 
 
-def render(
-    points: Float[np.ndarray, "V 3"],
-    faces: Int[np.ndarray, "F 3"],
-    colours: Float[np.ndarray, "V 3"],
-    size: tuple[int, int],
-    *,
-    background: tuple[float, float, float] = (1.0, 1.0, 1.0),
-) -> Picture:
-    """Draw triangles with the vertices' own colours: no lights, no supersampling."""
-    raster = rasterise(points, faces, size)
-    picture = np.broadcast_to(np.array(background), (*raster.face.shape, 3)).copy()
-    seen = raster.face >= 0
-    picture[seen] = _interpolate(colours, faces, raster, seen)
-    return _to_bytes(picture)
-
-
-def _fragments(points: np.ndarray, faces: np.ndarray, width: int, height: int):
-    """Every (pixel, triangle) pair that covers: pixel number, depth, triangle, corner weights."""
+def _fragments(points: np.ndarray, faces: np.ndarray, width: int, height: int) -> _Fragments:
+    """Every (pixel, triangle) pair that covers."""
     corners = points[faces]
     x, y = corners[..., 0], corners[..., 1]
     left = np.maximum(np.ceil(x.min(1)), 0)
@@ -138,7 +127,16 @@ def _fragments(points: np.ndarray, faces: np.ndarray, width: int, height: int):
     return pixel, depth, face, weights
 
 
-def _group_fragments(corners, area, left, top, side, members, width: int, height: int):
+def _group_fragments(
+    corners: np.ndarray,
+    area: np.ndarray,
+    left: np.ndarray,
+    top: np.ndarray,
+    side: np.ndarray,
+    members: np.ndarray,
+    width: int,
+    height: int,
+) -> _Fragments:
     """The fragments of triangles whose boxes fit one square grid of pixels."""
     column = (left[members, None] + side)[:, None, :]
     row = (top[members, None] + side)[:, :, None]
@@ -169,17 +167,12 @@ def vertex_normals(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> Float[np.ndarray, "V 3"]:
     """Unit outward normals, the faces' own weighted by area."""
-    weighted = _face_normals(vertices, faces)
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    weighted = np.cross(b - a, c - a)
     normals = np.zeros_like(vertices)
     for corner in range(3):
         np.add.at(normals, faces[:, corner], weighted)
     return normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-
-
-def _face_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Outward normals of twice the faces' area."""
-    a, b, c = (vertices[faces[:, i]] for i in range(3))
-    return np.cross(b - a, c - a)
 
 
 # ---- lit views --------------------------------------------------------------------------------
@@ -193,9 +186,7 @@ def orthographic_view(
     size_px: int = 400,
     centre: Sequence[float] | None = None,
     extent_m: float | None = None,
-    shading: Shading = "smooth",
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
-    highlight_colour: tuple[float, float, float] = PENETRATION_COLOUR,
 ) -> Picture:
     """A square picture without perspective.
 
@@ -206,9 +197,7 @@ def orthographic_view(
         size_px: side of the picture.
         centre: point of the scene in the middle; None takes the middle of the meshes' box.
         extent_m: side of the picture in metres; None lets every mesh fit with a margin.
-        shading: lights across each face, or one tone a face.
         background: colour behind the meshes.
-        highlight_colour: colour of what shows through, see `Mesh.highlight`.
     """
     axes = _view_axes(np.asarray(direction, float), np.asarray(up, float))
     everything = np.concatenate([mesh.vertices for mesh in meshes])
@@ -225,9 +214,7 @@ def orthographic_view(
 
     in_view = [points + [0.0, 0.0, step_back] for points in in_view]
     picture = np.broadcast_to(np.array(background), (size_px, size_px, 3))
-    return _to_bytes(
-        _shade(meshes, in_view, to_pixels, picture, shading, 1.0, highlight_colour, False)
-    )
+    return _to_bytes(_shade(meshes, in_view, to_pixels, picture, opacity=1.0, perspective=False))
 
 
 def camera_view(
@@ -240,8 +227,6 @@ def camera_view(
     crop: tuple[float, float, float, float] | None = None,
     image: Picture | None = None,
     opacity: float = 1.0,
-    shading: Shading = "smooth",
-    highlight_colour: tuple[float, float, float] = PENETRATION_COLOUR,
 ) -> Picture:
     """The meshes as a frame's camera sees them, on white or over its image.
 
@@ -256,8 +241,6 @@ def camera_view(
             camera; None takes the whole picture.
         image: what to draw over.
         opacity: of the hands, 0 to 1.
-        shading: lights across each face, or one tone a face.
-        highlight_colour: colour of what shows through, see `Mesh.highlight`.
 
     Raises:
         ValueError: not exactly one camera, or no picture size.
@@ -277,7 +260,7 @@ def camera_view(
     ground = np.ones((size[1], size[0], 3)) if image is None else image[..., :3] / 255.0
     perspective = K is not None
     return _to_bytes(
-        _shade(meshes, points, to_pixels, ground, shading, opacity, highlight_colour, perspective)
+        _shade(meshes, points, to_pixels, ground, opacity=opacity, perspective=perspective)
     )
 
 
@@ -338,9 +321,8 @@ def _shade(
     points: Sequence[np.ndarray],
     to_pixels: Callable[[np.ndarray], np.ndarray],
     ground: np.ndarray,
-    shading: Shading,
+    *,
     opacity: float,
-    highlight_colour: tuple[float, float, float],
     perspective: bool,
 ) -> np.ndarray:
     """Light the meshes (camera axes) and lay them over `ground`, (height, width, 3) in 0..1."""
@@ -353,23 +335,27 @@ def _shade(
     on_screen = np.concatenate([pixels, scene[:, 2:]], axis=1)
 
     colours = np.concatenate([mesh.colours for mesh in meshes])
-    colour, cover = _lit_layer(scene, on_screen, faces, colours, size, shading, perspective)
+    colour, cover = _lit_layer(scene, on_screen, faces, colours, size, perspective)
     picture = ground * (1 - opacity * cover[..., None]) + opacity * colour
 
     through = [np.zeros(len(m.vertices)) if m.highlight is None else m.highlight for m in meshes]
     marked = np.concatenate(through)
     touched = faces[np.any(marked[faces] > 0, axis=1)]
     if len(touched):
-        red = np.broadcast_to(np.array(highlight_colour), colours.shape)
-        colour, cover = _lit_layer(
-            scene, on_screen, touched, red, size, shading, perspective, marked
-        )
+        red = np.broadcast_to(np.array(PENETRATION_COLOUR), colours.shape)
+        colour, cover = _lit_layer(scene, on_screen, touched, red, size, perspective, marked)
         picture = picture * (1 - 0.85 * cover[..., None]) + 0.85 * colour
     return picture
 
 
 def _lit_layer(
-    scene, on_screen, faces, colours, size, shading: Shading, perspective: bool, marked=None
+    scene: np.ndarray,
+    on_screen: np.ndarray,
+    faces: np.ndarray,
+    colours: np.ndarray,
+    size: tuple[int, int],
+    perspective: bool,
+    marked: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour times coverage, and coverage, of one z-buffered layer at the picture's own size."""
     raster = rasterise(on_screen, faces, size)
@@ -378,10 +364,7 @@ def _lit_layer(
         # Half way between a marked vertex and its neighbour the mark ends.
         amount = _interpolate(marked[:, None], faces, raster, seen)[:, 0]
         seen[seen] = amount > 0.5
-    if shading == "smooth":
-        normals = _interpolate(vertex_normals(scene, faces), faces, raster, seen)
-    else:
-        normals = _face_normals(scene, faces)[raster.face[seen]]
+    normals = _interpolate(vertex_normals(scene, faces), faces, raster, seen)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
     towards = np.array([0.0, 0.0, -1.0])
     if perspective:
@@ -494,6 +477,11 @@ def contact_sheet(
     return np.array(sheet)
 
 
-def save_png(picture: Picture, path) -> None:
-    """Write a picture."""
-    Image.fromarray(picture).save(path)
+def save_png(picture: Picture, path: Path) -> None:
+    """Write a picture, or replace one.
+
+    Raises:
+        InputError: the name does not end in `.png`, or its folder cannot be written to.
+    """
+    check_target(path, (".png",), overwrite=True)
+    write_whole(path, lambda file: Image.fromarray(picture).save(file, format="PNG"))

@@ -7,10 +7,8 @@ is recognised by its `status`.
 """
 
 import os
-import tempfile
 import zipfile
-import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +17,7 @@ from numpy.lib.npyio import NpzFile
 
 from fitting.errors import InputError
 from fitting.predictions import FIELD_NAMES, TwoHandPredictions
+from mano_jax.files import UNREADABLE_ARCHIVE, why_unwritable, write_whole
 
 RESULT_NAMES: Final = (
     "transl",
@@ -35,21 +34,8 @@ RESULT_NAMES: Final = (
 """Names that only a result has."""
 
 
-# What NumPy and zipfile raise on damaged archives: RuntimeError for an encrypted one, MemoryError
-# for an array whose header promises more than there can be.
-_UNREADABLE = (
-    ValueError,
-    EOFError,
-    OSError,
-    RuntimeError,
-    MemoryError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
 class CanonicalFileError(InputError):
-    """A canonical file that cannot be read, or not be written; the message names it."""
+    """A canonical file that cannot be read, or arrays that make none; the message names it."""
 
 
 def read_predictions(path: str | os.PathLike[str]) -> TwoHandPredictions:
@@ -116,7 +102,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
                 arrays[name] = _read_array(path, archive, name)
     except CanonicalFileError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE_ARCHIVE as error:
         raise CanonicalFileError(f"{path}: cannot be read ({error}); write it again") from error
     return arrays
 
@@ -124,7 +110,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
 def _read_array(path: Path, archive: NpzFile, name: str) -> np.ndarray:
     try:
         array = archive[name]
-    except _UNREADABLE as error:
+    except UNREADABLE_ARCHIVE as error:
         if "pickle" in str(error):
             raise CanonicalFileError(
                 f"{path}: {name!r} holds Python objects, which are never loaded because a pickle "
@@ -144,41 +130,28 @@ def write_arrays(
     arrays: Mapping[str, np.ndarray],
     *,
     overwrite: bool = False,
-    compress: bool = False,
 ) -> None:
     """Write an `.npz` file whole or not at all.
 
-    The arrays go to a temporary file in the same folder, which then takes the name: a reader
-    never sees half a file, and an interruption leaves an earlier one as it was.
+    A reader never sees half a file, and an interruption leaves an earlier one as it was.
 
     Args:
-        path: where; its folder must exist.
+        path: where; its folder is made if need be.
         arrays: what, by canonical names.
         overwrite: replace a file that is there.
-        compress: deflate the arrays.
 
     Raises:
-        CanonicalFileError: the file exists, its folder does not, the name does not end in `.npz`,
-            or an array holds Python objects.
+        InputError: the target is none, see `check_target`.
+        CanonicalFileError: an array holds Python objects.
     """
     path = Path(path)
-    _check_target(path, overwrite=overwrite)
+    check_target(path, (".npz",), overwrite=overwrite)
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise CanonicalFileError(
                 f"{path}: {name!r} holds Python objects; expected a plain array"
             )
-    save = np.savez_compressed if compress else np.savez
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            save(file, allow_pickle=False, **arrays)
-        # mkstemp makes files private to their owner; a result is an ordinary file.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
 def write_predictions(
@@ -187,23 +160,30 @@ def write_predictions(
     """Write predictions as a canonical file that `read_predictions` gives back unchanged.
 
     Raises:
-        CanonicalFileError: as for `write_arrays`.
+        InputError: as for `write_arrays`.
     """
     write_arrays(path, predictions.arrays(), overwrite=overwrite)
 
 
-def _check_target(path: Path, *, overwrite: bool) -> None:
-    if path.suffix != ".npz":
-        raise CanonicalFileError(f"{path}: expected a name that ends in .npz")
+def check_target(path: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
+    """Find out whether a file can be written: before the work that makes it, and on writing.
+
+    Args:
+        path: the file; it and its folder need not exist, and nothing is made here.
+        suffixes: the endings that its name may have.
+        overwrite: whether a file that is there may be replaced.
+
+    Raises:
+        InputError: another ending, a folder of that name, a file that is there and may not be
+            replaced, or a folder that cannot be made or written to.
+    """
     if path.is_dir():
-        raise CanonicalFileError(f"{path}: is a folder; name a file")
+        raise InputError(f"{path}: is a folder; name a file")
+    if path.suffix not in suffixes:
+        raise InputError(f"{path}: expected a name that ends in {' or '.join(suffixes)}")
     if path.exists() and not overwrite:
-        raise CanonicalFileError(f"{path}: exists already; name another file or ask to overwrite")
-    if not path.parent.is_dir():
-        raise CanonicalFileError(f"{path}: there is no folder {path.parent}; make it first")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        raise InputError(
+            f"{path}: exists already; name another file, or add --force (overwrite=True in Python)"
+        )
+    if reason := why_unwritable(path.parent):
+        raise InputError(f"{path}: cannot be written, {reason}; name another file")

@@ -4,20 +4,26 @@ A file that contradicts itself or the hand model is an error. A frame that is br
 gets a reason, and comes back as it was.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from fitting.errors import InputError
 from fitting.initialise import LENGTH_PAIRS, MINIMUM_PALM_JOINTS, PALM
 from fitting.predictions import TwoHandPredictions
+from fitting.root_translation import MINIMUM_KEYPOINTS, root_is_solvable
 from mano_jax.model import SIDES, Hands
+from objectives.total import TERMS
 
 LONGEST_BONE: Final = 0.5
 """A hand whose bones are longer than this (m, their median) is not in metres."""
+
+FARTHEST_VERTEX: Final = 0.5
+"""A mesh whose vertices are farther than this (m, their median) from its middle is not in metres;
+a single vertex that is, is no target."""
 
 FARTHEST_HAND: Final = 100.0
 """A wrist farther from the camera than this (m) is not in metres."""
@@ -36,6 +42,22 @@ LARGEST_CROP_COORDINATE: Final = 20.0
 
 SMALLEST_PIXEL_COORDINATE: Final = 2.0
 """Keypoints that all lie as near to the image's corner (pixels) were normalised."""
+
+
+_ONE_HAND_TERMS: Final = (
+    "finger_twist",
+    "joint_limits",
+    "bone_scale",
+    "shape_prior",
+    "pose_prior",
+)
+"""Terms that need no more than a hand."""
+
+_TARGET_TERMS: Final = ("keypoints_2d", "joints_3d", "relative_translation", "vertices")
+"""Terms that hold the hands against something in the file."""
+
+_TERMS_OF_ANY_STRATEGY: Final = (*_TARGET_TERMS, "collision", "shape_difference")
+"""What a summary lists unless told: what the file decides about."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +129,12 @@ def check_file(predictions: TwoHandPredictions, hands: Hands) -> None:
     """Raise what no frame can be refined with.
 
     Raises:
-        InputError: arrays that do not fit the hand model, keypoints without a camera, or nothing
-            to start from.
+        InputError: no frames, arrays that do not fit the hand model, keypoints without a camera,
+            or nothing to start from.
     """
     p = predictions
+    if p.num_frames == 0:
+        raise InputError("hand_valid: expected at least one frame, found none")
     if p.betas is not None and p.betas.shape[-1] != hands.num_betas:
         raise InputError(
             f"betas: expected {hands.num_betas} coefficients as the hand model has, found "
@@ -148,12 +172,22 @@ def frame_reasons(predictions: TwoHandPredictions, hands: Hands) -> Shaped[np.nd
     return reasons.astype(str)
 
 
-def summarise(predictions: TwoHandPredictions, hands: Hands) -> InputSummary:
+def summarise(
+    predictions: TwoHandPredictions, hands: Hands, terms: Collection[str] | None = None
+) -> InputSummary:
     """What the file holds, what will act on it and what will be skipped.
 
+    Args:
+        predictions: the file.
+        hands: the hand model.
+        terms: names of the terms that a strategy weighs; None lists those that depend on what
+            the file holds.
+
     Raises:
-        InputError: as for `check_file`.
+        InputError: as for `check_file`, or a term that is none of the objective's.
     """
+    if unknown := sorted(set(terms or ()) - set(TERMS)):
+        raise InputError(f"unknown term {', '.join(unknown)}; known: {', '.join(TERMS)}")
     reasons = frame_reasons(predictions, hands)
     usable = reasons == ""
     right, left = predictions.hand_valid[:, 0], predictions.hand_valid[:, 1]
@@ -170,7 +204,7 @@ def summarise(predictions: TwoHandPredictions, hands: Hands) -> InputSummary:
         no_hand=int((~right & ~left).sum()),
         start="the predicted parameters" if predictions.has_parameters else "joints_3d",
         usable=int(usable.sum()),
-        terms=tuple(_term_uses(predictions, usable)),
+        terms=tuple(_term_uses(predictions, usable, terms)),
         bad_frames=tuple(sorted(bad_frames, key=lambda bad: -bad.count)),
     )
 
@@ -191,16 +225,64 @@ def keypoints_seen(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N C 2 2
     return _seen(keypoints) & predictions.hand_valid[:, None, :, None]
 
 
+def keypoints_used(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N C 2 21"]:
+    """Keypoints of frames whose hands have a place before the camera, or can be given one.
+
+    With `K` that needs `root_transl`, or keypoints enough to solve it from.
+    """
+    return keypoints_seen(predictions) & _placeable(predictions)[:, None, None, None]
+
+
 def vertices_seen(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N 2 V"]:
-    """Finite vertices of hands that are there."""
-    vertices = predictions.vertices
-    if vertices is None:
+    """Finite vertices, near enough to the others, of hands that are there."""
+    if predictions.vertices is None:
         return np.zeros((predictions.num_frames, 2, 0), bool)
-    return np.all(np.isfinite(vertices), axis=-1) & predictions.hand_valid[..., None]
+    distance, _ = _from_the_middle(predictions.vertices)
+    return (distance <= FARTHEST_VERTEX) & predictions.hand_valid[..., None]
+
+
+def sound_weak_cameras(weak_camera: Float[np.ndarray, "N 3"]) -> Bool[np.ndarray, "N"]:
+    """Whether a weak camera can be used: finite, with a positive scale."""
+    return np.all(np.isfinite(weak_camera), axis=-1) & (weak_camera[:, 0] > 0)
+
+
+def sound_intrinsics(K: Float[np.ndarray, "N C 3 3"]) -> Bool[np.ndarray, "N C"]:
+    """Whether intrinsics can be used: finite, with positive focal lengths."""
+    return np.all(np.isfinite(K), axis=(-2, -1)) & (np.minimum(K[..., 0, 0], K[..., 1, 1]) > 0)
+
+
+def rigid_transforms(T: Float[np.ndarray, "N C 4 4"]) -> Bool[np.ndarray, "N C"]:
+    """Whether transforms are finite, and a rotation with a translation."""
+    finite = np.all(np.isfinite(T), axis=(-2, -1))
+    R = np.where(finite[..., None, None], T, np.eye(4, dtype=T.dtype))[..., :3, :3]
+    R = R.astype(np.float64)
+    error = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
+    return finite & (error < 1e-3) & (np.linalg.det(R) > 0)
 
 
 def _seen(points: np.ndarray) -> np.ndarray:
     return np.all(np.isfinite(points), axis=-1) & (points[..., -1] > 0)
+
+
+def _placeable(p: TwoHandPredictions) -> np.ndarray:
+    """Frames whose hands have a place before the camera, or can be given one."""
+    if p.K is None:
+        return np.ones(p.num_frames, bool)
+    given = np.zeros(p.num_frames, bool)
+    if p.root_transl is not None:
+        given = np.all(np.isfinite(p.root_transl), axis=-1)
+    return given | root_is_solvable(keypoints_seen(p))
+
+
+def _from_the_middle(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each vertex's distance to the median of its hand's, NaN where not finite; the medians."""
+    finite = np.all(np.isfinite(vertices), axis=-1, keepdims=True)
+    # Sorted by coordinate, the finite ones first; a hand without any has an infinite median.
+    ordered = np.sort(np.where(finite, vertices, np.inf), axis=-2)
+    half = np.maximum(finite.sum(-2, keepdims=True) - 1, 0) // 2
+    middle = np.take_along_axis(ordered, half, axis=-2).astype(np.float64)
+    distance = np.linalg.norm(np.where(finite, vertices, 0.0) - middle, axis=-1)
+    return np.where(finite[..., 0], distance, np.nan), middle[..., 0, :]
 
 
 def _all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
@@ -209,6 +291,7 @@ def _all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     if p.has_parameters:
         yield from _parameter_reasons(p)
     yield from _joint_reasons(p)
+    yield from _vertex_reasons(p)
     yield from _translation_reasons(p)
     yield from _camera_reasons(p)
 
@@ -253,6 +336,28 @@ def _joint_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
         )
 
 
+def _vertex_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
+    if p.vertices is None:
+        return
+    distance, middle = _from_the_middle(p.vertices)
+    far = (distance > FARTHEST_VERTEX).sum(-1) > 0.5 * np.isfinite(distance).sum(-1)
+    away = np.any(np.isfinite(distance), axis=-1) & (
+        np.linalg.norm(middle, axis=-1) > FARTHEST_HAND
+    )
+    for hand, side in enumerate(SIDES):
+        there = p.hand_valid[:, hand]
+        yield (
+            there & far[:, hand],
+            f"vertices of the {side} hand are farther than {FARTHEST_VERTEX:g} m from its middle; "
+            "expected metres, are they millimetres?",
+        )
+        yield (
+            there & away[:, hand],
+            f"vertices of the {side} hand are farther than {FARTHEST_HAND:g} m from the origin; "
+            "expected metres",
+        )
+
+
 def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     both = np.all(p.hand_valid, axis=-1)
     if p.relative_transl is not None:
@@ -267,8 +372,7 @@ def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, st
         wrists = np.all(joints_seen(p)[..., 0], axis=-1)
         yield both & ~wrists, "no relative_transl, and joints_3d lack a wrist to take it from"
     if p.root_transl is not None and p.K is not None:
-        finite, large = _finite_and_large(p.root_transl, FARTHEST_HAND)
-        yield ~finite, "root_transl is not finite"
+        _, large = _finite_and_large(p.root_transl, FARTHEST_HAND)
         yield (
             large,
             f"root_transl is longer than {FARTHEST_HAND:g} m; expected metres, is it millimetres?",
@@ -277,16 +381,17 @@ def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, st
 
 def _camera_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     yield from _unit_reasons(p)
+    # A camera that nothing of a frame is seen by is not used there, so it may be anything.
+    used = np.any(keypoints_used(p), axis=(-2, -1))
     if p.weak_camera is not None:
-        yield ~np.all(np.isfinite(p.weak_camera), axis=-1), "weak_camera is not finite"
-        yield p.weak_camera[:, 0] <= 0, "the scale of weak_camera is not positive"
+        finite = np.all(np.isfinite(p.weak_camera), axis=-1)
+        yield used[:, 0] & ~finite, "weak_camera is not finite"
+        sound = sound_weak_cameras(p.weak_camera)
+        yield used[:, 0] & ~sound, "the scale of weak_camera is not positive"
     if p.K is None:
         return
-    # A view that sees nothing of a frame is not used there, so it may be anything.
-    used = np.any(keypoints_seen(p), axis=(-2, -1))
     yield (used & ~np.all(np.isfinite(p.K), axis=(-2, -1))).any(-1), "K is not finite"
-    focal = np.minimum(p.K[..., 0, 0], p.K[..., 1, 1])
-    yield (used & (focal <= 0)).any(-1), "a focal length in K is not positive"
+    yield (used & ~sound_intrinsics(p.K)).any(-1), "a focal length in K is not positive"
     if p.distortion is not None:
         yield (
             (used & ~np.all(np.isfinite(p.distortion), axis=-1)).any(-1),
@@ -298,15 +403,13 @@ def _camera_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
         needed[:, 0] |= np.any(used, axis=-1)
         finite = np.all(np.isfinite(T), axis=(-2, -1))
         yield (needed & ~finite).any(-1), "T_camera_world is not finite"
-        R = np.where(finite[..., None, None], T, np.eye(4, dtype=T.dtype))[..., :3, :3]
-        error = np.abs(R @ np.swapaxes(R, -1, -2) - np.eye(3)).max((-2, -1))
-        rigid = (error < 1e-3) & (np.linalg.det(R) > 0)
+        rigid = rigid_transforms(T)
         yield (needed & ~rigid).any(-1), "T_camera_world is not a rotation and a translation"
 
 
 def _unit_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     """Pixels taken for crop coordinates, and the other way round."""
-    keypoints, seen = p.keypoints_by_view(), keypoints_seen(p)
+    keypoints, seen = p.keypoints_by_view(), keypoints_used(p)
     if keypoints is None:
         return
     coordinates = np.where(seen[..., None], np.abs(keypoints[..., :2]), np.nan)
@@ -332,42 +435,57 @@ def _finite_and_large(vectors: np.ndarray, limit: float) -> tuple[np.ndarray, np
     return finite, np.linalg.norm(safe, axis=-1) > limit
 
 
-def _term_uses(p: TwoHandPredictions, usable: np.ndarray) -> Iterator[TermUse]:
-    keypoints, joints = np.any(keypoints_seen(p), axis=(1, 2, 3)), joints_seen(p)
-    both = np.all(p.hand_valid, axis=-1)
-    yield _use("keypoints_2d", keypoints, usable, p.keypoints_2d is None, "no keypoint is valid")
-    yield _use(
-        "joints_3d", np.any(joints, axis=(1, 2)), usable, p.joints_3d is None, "no joint is valid"
-    )
-    yield _use(
-        "relative_translation",
-        np.all(joints[..., 0], axis=-1),
-        usable,
-        p.joints_3d is None,
-        "it needs the wrists of both hands in joints_3d",
-        source="joints_3d",
-    )
-    yield _use(
-        "vertices", np.any(vertices_seen(p), axis=(1, 2)), usable, p.vertices is None, "none finite"
-    )
-    yield _use("collision", both, usable, False, "it needs both hands")
-    yield _use("shape_difference", both, usable, False, "it needs both hands")
+def _term_uses(
+    p: TwoHandPredictions, usable: np.ndarray, terms: Collection[str] | None
+) -> Iterator[TermUse]:
+    """How often each of the terms acts, and which targets none of them looks at."""
+    weighed = _TERMS_OF_ANY_STRATEGY if terms is None else terms
+    for name in TERMS:
+        use = _term_use(name, p, usable)
+        if name in weighed:
+            yield use
+        elif name in _TARGET_TERMS and use.frames > 0:
+            yield TermUse(name, 0, "not weighed by this strategy")
 
 
-def _use(
-    name: str,
-    acts: np.ndarray,
-    usable: np.ndarray,
-    absent: bool,
-    otherwise: str,
-    *,
-    source: str | None = None,
-) -> TermUse:
-    count = int((acts & usable).sum())
-    if absent:
-        return TermUse(name, 0, f"the file has no {source or name}")
-    missing = int(usable.sum()) - count
-    return TermUse(name, count, f"not in {missing}: {otherwise}" if missing else "")
+def _term_use(name: str, p: TwoHandPredictions, usable: np.ndarray) -> TermUse:
+    if name in _ONE_HAND_TERMS:
+        return TermUse(name, int(usable.sum()))
+    if name == "keypoints_2d":
+        return _keypoint_use(p, usable)
+    if name == "joints_3d":
+        acts, otherwise = np.any(joints_seen(p), axis=(1, 2)), "no joint is valid"
+    elif name == "relative_translation":
+        acts = np.all(joints_seen(p)[..., 0], axis=-1)
+        otherwise = "it needs the wrists of both hands in joints_3d"
+    elif name == "vertices":
+        acts, otherwise = np.any(vertices_seen(p), axis=(1, 2)), "no vertex is valid"
+    else:
+        acts, otherwise = np.all(p.hand_valid, axis=-1), "it needs both hands"
+    source = "joints_3d" if name == "relative_translation" else name
+    if name in _TARGET_TERMS and getattr(p, source) is None:
+        return TermUse(name, 0, f"the file has no {source}")
+    return TermUse(name, int((acts & usable).sum()), _missing(usable & ~acts, otherwise))
+
+
+def _keypoint_use(p: TwoHandPredictions, usable: np.ndarray) -> TermUse:
+    name = "keypoints_2d"
+    if p.keypoints_2d is None:
+        return TermUse(name, 0, f"the file has no {name}")
+    seen, used = (np.any(k(p), axis=(1, 2, 3)) for k in (keypoints_seen, keypoints_used))
+    remarks = (
+        _missing(usable & ~seen, "no keypoint is valid"),
+        _missing(
+            usable & seen & ~used,
+            f"no view has {MINIMUM_KEYPOINTS} keypoints to solve root_transl from",
+        ),
+    )
+    return TermUse(name, int((used & usable).sum()), "; ".join(filter(None, remarks)))
+
+
+def _missing(frames: np.ndarray, reason: str) -> str:
+    count = int(frames.sum())
+    return f"not in {count}: {reason}" if count else ""
 
 
 def _frames(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Where a fit starts when there is no prediction: from 3D joints, and from 2D keypoints.
+"""Where a fit starts when there is no prediction: from 3D joints.
 
 A hand's shape comes from its bone lengths, its orientation from the rigid palm (Kabsch), and each
 finger joint turns its bone onto the observed one by the smallest rotation. All of it is closed
@@ -11,31 +11,22 @@ Reference: Kabsch, "A solution for the best rotation to relate two sets of vecto
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 from scipy.spatial.transform import Rotation
 
-from mano_jax.cameras import distort
-from mano_jax.joint_orders import FINGERS, index
 from mano_jax.kinematics import PARENTS
 from mano_jax.model import Hands
-from objectives.problem import PerspectiveViews
+from objectives.fingers import FINGER_CHAINS
 
-_CHAINS: Final = np.array(
-    [[index(f"{finger}{i}") for i in (1, 2, 3)] + [index(f"{finger}_tip")] for finger in FINGERS]
-)
-"""Joints of each finger from its base to its tip, (5, 4)."""
-
-PALM: Final = np.array([0, *_CHAINS[:, 0]])
+PALM: Final = np.array([0, *FINGER_CHAINS[:, 0]])
 """The wrist and the finger bases: they hold their shape whatever the pose."""
 
 MINIMUM_PALM_JOINTS: Final = 3
 """Fewer do not fix a hand's orientation."""
 
 _PALM_PAIRS: Final = [(a, b) for i, a in enumerate(PALM) for b in PALM[i + 1 :]]
-_FINGER_PAIRS: Final = [pair for c in _CHAINS for pair in zip(c[:2], c[1:3], strict=True)]
+_FINGER_PAIRS: Final = [pair for c in FINGER_CHAINS for pair in zip(c[:2], c[1:3], strict=True)]
 LENGTH_PAIRS: Final = np.array(_PALM_PAIRS + _FINGER_PAIRS)
 """Pairs of joints whose distance depends on the shape alone. A fingertip is a point of the skin:
 pose moves it, and every data set picks another one."""
@@ -50,9 +41,6 @@ _PALM_SCALE = 1e-2
 _LARGEST_BETA = 3.0
 _SHORTEST_BONE = 1e-3
 """Shorter observed bones (m) have no direction."""
-
-_NEAREST_DEPTH = 1e-2
-"""A hand nearer to the camera than this (m) is behind it, for all practical purposes."""
 
 
 class JointStart(NamedTuple):
@@ -106,55 +94,6 @@ def initialise_from_joints(
         hand_pose=np.where(there[..., None], hand_pose, 0.0),
         betas=np.where(there, betas, 0.0),
         relative_transl=np.where(both[:, None], wrist[:, 1] - wrist[:, 0], 0.0),
-    )
-
-
-def solve_root_transl(
-    joints_anchor: Float[np.ndarray, "N 2 21 3"],
-    hand_valid: Bool[np.ndarray, "N 2"],
-    keypoints_2d: Float[np.ndarray, "N C 2 21 2"],
-    confidence: Float[np.ndarray, "N C 2 21"],
-    views: PerspectiveViews,
-) -> Float[np.ndarray, "N 3"]:
-    """Where the anchor wrist is in the first camera's frame, by linear least squares.
-
-    A view's undistorted ray (u, v, 1) and a point Y in its axes satisfy Y_x = u Y_z, Y_y = v Y_z,
-    which is linear in the translation; the second of two passes divides each row by the depth,
-    so that it counts pixels. If that puts the hand behind a camera, the depth comes from the
-    size of the hand in the first view that sees it.
-
-    Args:
-        joints_anchor: joints in the anchor frame, metres.
-        hand_valid: which hands are there.
-        keypoints_2d: pixels.
-        confidence: 0 for a missing keypoint, whose values are not read.
-        views: the cameras.
-
-    Returns:
-        Metres; zero for a frame with fewer than two keypoints, which says nothing.
-    """
-    weight = np.where(hand_valid[:, None, :, None], confidence, 0.0).astype(np.float64)
-    weight = np.where(np.isfinite(weight) & np.all(np.isfinite(keypoints_2d), axis=-1), weight, 0.0)
-    weight = np.maximum(weight, 0.0)
-    K = np.asarray(views.K, np.float64)
-    T = np.asarray(views.T_view_camera, np.float64)
-    rays = _rays(np.where(weight[..., None] > 0, keypoints_2d, 0.0), views)
-    points = _rotate(T[:, :, None, None, :3, :3], joints_anchor[:, None].astype(np.float64))
-    points = points + T[:, :, None, None, :3, 3]
-
-    focal = 0.5 * (K[..., 0, 0] + K[..., 1, 1])[:, :, None, None]
-    solution = _solve_rows(points, rays, T, weight * focal)
-    depth = points[..., 2] + _rotate(T[..., :3, :3], solution[:, None])[..., 2][..., None, None]
-    refined = _solve_rows(points, rays, T, weight * focal / np.maximum(depth, 0.05))
-    solution = np.where(_in_front(points, T, solution, weight)[:, None], refined, solution)
-    solution = np.where(
-        _in_front(points, T, solution, weight)[:, None],
-        solution,
-        _from_size(points, rays, T, weight),
-    )
-    enough = (weight > 0).sum((1, 2, 3)) >= 2
-    return np.where(
-        enough[:, None] & np.all(np.isfinite(solution), axis=-1, keepdims=True), solution, 0.0
     )
 
 
@@ -286,7 +225,7 @@ def _swing_fingers(
 ) -> np.ndarray:
     """Finger rotations, axis-angle (N, 2, 15, 3), from joints in the hand's own frame."""
     rest = skeleton.rest(betas)
-    last, tips = _CHAINS[:, 2], _CHAINS[:, 3]
+    last, tips = FINGER_CHAINS[:, 2], FINGER_CHAINS[:, 3]
     pose = _swing_chains(skeleton, rest, observed, seen)
     for _ in range(5):
         # Pose correctives move a fingertip away from where its bone points at rest: aim the bone
@@ -312,9 +251,9 @@ def _swing_chains(
     """
     pose = np.broadcast_to(skeleton.pose_mean, (*rest.shape[:2], 15, 3)).copy()
     R = np.broadcast_to(np.eye(3), (*rest.shape[:2], 5, 3, 3))
-    position = rest[..., _CHAINS[:, 0], :]
+    position = rest[..., FINGER_CHAINS[:, 0], :]
     for level in range(3):
-        joint, following = _CHAINS[:, level], _CHAINS[:, level + 1]
+        joint, following = FINGER_CHAINS[:, level], FINGER_CHAINS[:, level + 1]
         target = _rotate(np.swapaxes(R, -1, -2), observed[..., following, :] - position)
         known = seen[..., following] & (np.linalg.norm(target, axis=-1) > _SHORTEST_BONE)
         mean = skeleton.pose_mean[:, joint - 1]
@@ -342,72 +281,6 @@ def _swing(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     parallel = sine <= 1e-9 * size * np.linalg.norm(target, axis=-1, keepdims=True)
     axis = np.where(parallel, perpendicular, cross / np.where(parallel, 1.0, sine))
     return np.where(parallel & (cosine >= 0), 0.0, axis * angle)
-
-
-def _rays(keypoints_2d: np.ndarray, views: PerspectiveViews) -> np.ndarray:
-    """Undistorted normalised image coordinates (X/Z, Y/Z) of pixels, (N, C, 2, 21, 2)."""
-    K = np.asarray(views.K, np.float64)[:, :, None, None]
-    v = (keypoints_2d[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
-    u = (keypoints_2d[..., 0] - K[..., 0, 2] - K[..., 0, 1] * v) / K[..., 0, 0]
-    rays = np.stack([u, v], axis=-1)
-    if views.distortion.shape[-1] == 0 or not np.any(np.asarray(views.distortion)):
-        return rays
-    flat = rays.reshape(*rays.shape[:2], 42, 2)
-    dtype = views.distortion.dtype
-    return np.asarray(_undistort(jnp.asarray(flat, dtype), views.distortion), np.float64).reshape(
-        rays.shape
-    )
-
-
-@jax.jit
-def _undistort(
-    distorted: Float[Array, "N C points 2"], distortion: Float[Array, "N C k"]
-) -> Float[Array, "N C points 2"]:
-    """Inverse of `distort` by fixed-point iteration."""
-    return jax.lax.fori_loop(0, 30, lambda _, x: x + distorted - distort(x, distortion), distorted)
-
-
-def _solve_rows(
-    points: np.ndarray, rays: np.ndarray, T: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """Weighted least squares for t in (Y + R t)_xy = ray (Y + R t)_z, (N, 3)."""
-    R = T[:, :, None, None, :3, :3]
-    rows = R[..., :2, :] - rays[..., None] * R[..., 2:, :]
-    target = rays * points[..., 2:] - points[..., :2]
-    rows = (rows * weight[..., None, None]).reshape(len(points), -1, 3)
-    target = (target * weight[..., None]).reshape(len(points), -1, 1)
-    transposed = np.swapaxes(rows, -1, -2)
-    normal = transposed @ rows
-    # Keeps a frame without keypoints solvable; far below any real one.
-    ridge = 1e-12 * np.trace(normal, axis1=-2, axis2=-1) + 1e-12
-    return np.linalg.solve(normal + ridge[:, None, None] * np.eye(3), transposed @ target)[..., 0]
-
-
-def _in_front(
-    points: np.ndarray, T: np.ndarray, solution: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """Whether every joint with a keypoint is in front of the view that sees it, (N,)."""
-    shift = _rotate(T[..., :3, :3], solution[:, None])
-    depth = points[..., 2] + shift[..., 2][..., None, None]
-    return np.all((weight <= 0) | (depth > _NEAREST_DEPTH), axis=(1, 2, 3))
-
-
-def _from_size(
-    points: np.ndarray, rays: np.ndarray, T: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
-    """Translation that gives the hand its size and centre in the first view that sees it."""
-    frame = np.arange(len(points))
-    view = np.argmax((weight > 0).sum((2, 3)) >= 2, axis=1)
-    points, rays, T = points[frame, view], rays[frame, view], T[frame, view]
-    weight = weight[frame, view][..., None]
-    total = np.maximum(weight.sum((1, 2)), 1e-12)
-    centre, ray = (weight * points).sum((1, 2)) / total, (weight * rays).sum((1, 2)) / total
-    offset, spread = points - centre[:, None, None], rays - ray[:, None, None]
-    size = np.sqrt((weight * offset[..., :2] ** 2).sum((1, 2, 3)))
-    image = np.sqrt((weight * spread**2).sum((1, 2, 3)))
-    depth = np.clip(size / np.maximum(image, 1e-6), 0.1, 100.0)[:, None]
-    target = np.concatenate([ray * depth, depth], axis=-1)
-    return _rotate(np.swapaxes(T[:, :3, :3], -1, -2), target - centre)
 
 
 def _with_root(hand_pose: np.ndarray) -> np.ndarray:

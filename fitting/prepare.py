@@ -4,16 +4,26 @@ What is missing, not finite or of no confidence becomes a zero beside a zero con
 frame that cannot be refined becomes an empty one with no hand, so that it disturbs nothing.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-from jax.typing import DTypeLike
-from jaxtyping import Array, Shaped
+from jaxtyping import Bool, Shaped
+from numpy.typing import DTypeLike
 
-from fitting.checks import frame_reasons, joints_seen, keypoints_seen, vertices_seen
-from fitting.initialise import initialise_from_joints, pose_joints_float64, solve_root_transl
+from fitting.checks import (
+    frame_reasons,
+    joints_seen,
+    keypoints_used,
+    rigid_transforms,
+    sound_intrinsics,
+    sound_weak_cameras,
+    vertices_seen,
+)
+from fitting.initialise import initialise_from_joints, pose_joints_float64
 from fitting.predictions import TwoHandPredictions
+from fitting.root_translation import solve_root_transl
 from mano_jax.model import Hands
 from objectives.problem import Observations, PerspectiveViews, TwoHandParams
 
@@ -23,7 +33,10 @@ _SMALLEST_PIXEL_SCALE = 10.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A solver's problem, one entry a frame, and what became of the frames."""
+    """A solver's problem, one entry a frame, and what became of the frames.
+
+    NumPy arrays: a solver takes to its device as many frames at a time as it wants.
+    """
 
     params: TwoHandParams
     """Where the fit starts; zeros for absent hands and for frames that are skipped."""
@@ -33,21 +46,27 @@ class Prepared:
     """Why a frame is skipped; "" where it is not."""
     initialised: bool
     """The start was made from joints: the file has no predicted parameters."""
+    root_known: Bool[np.ndarray, "N"]
+    """Where `params.root_transl` is given or solved; nowhere without `K`. With `K`, no keypoint
+    acts in the other frames, and their zeros mean nothing."""
+    weak_camera_known: Bool[np.ndarray, "N"]
+    """Where `params.weak_camera` is the file's; nowhere without `weak_camera`. With it, no
+    keypoint acts in the other frames, and the camera there means nothing."""
 
 
 def prepare(
-    hands: Hands, predictions: TwoHandPredictions, *, dtype: DTypeLike = jnp.float32
+    hands: Hands, predictions: TwoHandPredictions, *, dtype: DTypeLike = np.float32
 ) -> Prepared:
     """Check, complete and clean predictions for a solver.
 
-    Without parameters the start comes from `joints_3d`. With `K` and no `root_transl`, that is
-    solved from the keypoints. Without `relative_transl` it is the difference of the wrists in
-    `joints_3d`.
+    Without parameters the start comes from `joints_3d`. With `K`, a `root_transl` that is missing
+    is solved from the keypoints; where they are too few, they are dropped. Without
+    `relative_transl` it is the difference of the wrists in `joints_3d`.
 
     Args:
         hands: the hand model.
         predictions: what an adapter yields.
-        dtype: of the arrays; float64 needs JAX's x64 mode.
+        dtype: of the arrays; solving in float64 needs JAX's x64 mode.
 
     Raises:
         InputError: the file as a whole cannot be used (`fitting.checks.check_file`).
@@ -57,17 +76,17 @@ def prepare(
     usable = reasons == ""
     hand_valid = p.hand_valid & usable[:, None]
 
-    def floats(array: np.ndarray) -> Array:
-        return jnp.asarray(array, dtype)
+    def floats(array: np.ndarray) -> Any:
+        return _host(array, dtype)
 
     joints, joint_confidence = _targets(p.joints_with_confidence(), joints_seen(p), usable)
-    keypoints, confidence = _targets(p.keypoints_by_view(), keypoints_seen(p), usable)
+    keypoints, confidence = _targets(p.keypoints_by_view(), keypoints_used(p), usable)
     start = _start(hands, p, joints, joint_confidence, hand_valid)
     views = _views(p, keypoints, confidence, usable, floats)
-    root_transl = _root_transl(hands, p, start, keypoints, confidence, hand_valid, views)
-    weak_camera = np.zeros((p.num_frames, 3))
-    if p.weak_camera is not None:
-        weak_camera = np.where(usable[:, None], p.weak_camera, [1.0, 0.0, 0.0])
+    root_transl, root_known = _root_transl(hands, p, start, keypoints, confidence, usable, views)
+    if views is not None:
+        keypoints, confidence = _only_in(root_known, keypoints), _only_in(root_known, confidence)
+    weak_camera, weak_camera_known = _weak_camera(p, usable)
 
     vertices, vertex_seen = p.vertices, vertices_seen(p) & usable[:, None, None]
     has_vertices = vertices is not None
@@ -78,8 +97,8 @@ def prepare(
             weak_camera=floats(weak_camera),
         ),
         observations=Observations(
-            hand_valid=jnp.asarray(hand_valid),
-            left_anchor=jnp.asarray(_left_anchor(hand_valid)),
+            hand_valid=_host(hand_valid, bool),
+            left_anchor=_host(_left_anchor(hand_valid), bool),
             keypoints_2d=None if keypoints is None else floats(keypoints),
             keypoints_2d_confidence=None if confidence is None else floats(confidence),
             views=views,
@@ -90,7 +109,14 @@ def prepare(
         ),
         reasons=reasons,
         initialised=not p.has_parameters,
+        root_known=root_known,
+        weak_camera_known=weak_camera_known,
     )
+
+
+def _host(array: np.ndarray, dtype: DTypeLike) -> Any:
+    """A NumPy array for a record: its annotations speak of JAX arrays only, hence `Any`."""
+    return np.asarray(array, dtype)
 
 
 def _left_anchor(hand_valid: np.ndarray) -> np.ndarray:
@@ -99,6 +125,12 @@ def _left_anchor(hand_valid: np.ndarray) -> np.ndarray:
 
 def _where(keep: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.where(keep, values, 0.0)
+
+
+def _only_in(frames: np.ndarray, values: np.ndarray | None) -> np.ndarray | None:
+    if values is None:
+        return None
+    return _where(frames.reshape(-1, *[1] * (values.ndim - 1)), values)
 
 
 def _targets(
@@ -136,46 +168,47 @@ def _start(
     return start | {"relative_transl": _where(both, relative_transl)}
 
 
+def _weak_camera(p: TwoHandPredictions, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The weak camera, with a harmless one where it cannot be used, and where it can."""
+    if p.weak_camera is None:
+        return np.zeros((p.num_frames, 3)), np.zeros(p.num_frames, bool)
+    known = usable & sound_weak_cameras(p.weak_camera)
+    return np.where(known[:, None], p.weak_camera, [1.0, 0.0, 0.0]), known
+
+
 def _views(
     p: TwoHandPredictions,
     keypoints: np.ndarray | None,
     confidence: np.ndarray | None,
     usable: np.ndarray,
-    floats,
+    floats: Callable[[np.ndarray], Any],
 ) -> PerspectiveViews | None:
-    """The cameras, with harmless ones where a frame or a view is not used."""
+    """The cameras, with harmless ones where a frame or a view is not used.
+
+    Each part of a camera stands for itself: the first view's place relates all the others to the
+    hands, even where its own K is of no use.
+    """
     if p.K is None:
         return None
     shape = p.K.shape[:2]
+    usable = usable[:, None]
     distortion = np.zeros((*shape, 0)) if p.distortion is None else p.distortion
-    T_camera_world = np.broadcast_to(np.eye(4), (*shape, 4, 4))
+    sound_distortion = usable & np.all(np.isfinite(distortion), axis=-1)
+    T = np.broadcast_to(np.eye(4), (*shape, 4, 4))
     if p.T_camera_world is not None and p.num_views > 1:
-        T_camera_world = p.T_camera_world
-    finite = np.all(np.isfinite(p.K), axis=(-2, -1)) & (p.K[..., 0, 0] > 0) & (p.K[..., 1, 1] > 0)
-    finite &= np.all(np.isfinite(distortion), axis=-1) & np.all(
-        np.isfinite(T_camera_world), axis=(-2, -1)
-    )
-    finite &= usable[:, None]
-    T = np.where(finite[..., None, None], T_camera_world, np.eye(4)).astype(np.float64)
+        sound_T = usable & rigid_transforms(p.T_camera_world)
+        T = np.where(sound_T[..., None, None], p.T_camera_world, np.eye(4)).astype(np.float64)
+        T[..., 3, :] = [0.0, 0.0, 0.0, 1.0]
     scale = np.ones(shape)
     if keypoints is not None and confidence is not None:
         scale = _pixel_scale(keypoints, confidence)
+    sound_K = usable & sound_intrinsics(p.K)
     return PerspectiveViews(
-        K=floats(np.where(finite[..., None, None], p.K, np.eye(3))),
-        distortion=floats(_where(finite[..., None], distortion)),
-        T_view_camera=floats(T @ _inverse(T[:, :1])),
+        K=floats(np.where(sound_K[..., None, None], p.K, np.eye(3))),
+        distortion=floats(_where(sound_distortion[..., None], distortion)),
+        T_view_camera=floats(T @ np.linalg.inv(T[:, :1])),
         pixel_scale=floats(scale),
     )
-
-
-def _inverse(T: np.ndarray) -> np.ndarray:
-    """Inverse of rigid transforms."""
-    R_inverse = np.swapaxes(T[..., :3, :3], -1, -2)
-    inverse = np.zeros_like(T)
-    inverse[..., :3, :3] = R_inverse
-    inverse[..., :3, 3:] = -R_inverse @ T[..., :3, 3:]
-    inverse[..., 3, 3] = 1.0
-    return inverse
 
 
 def _pixel_scale(keypoints: np.ndarray, confidence: np.ndarray) -> np.ndarray:
@@ -193,25 +226,30 @@ def _root_transl(
     start: dict[str, np.ndarray],
     keypoints: np.ndarray | None,
     confidence: np.ndarray | None,
-    hand_valid: np.ndarray,
+    usable: np.ndarray,
     views: PerspectiveViews | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The anchor wrist in the first camera's frame, and where it is known; zero elsewhere."""
+    root_transl = np.full((p.num_frames, 3), np.nan)
+    if views is not None and p.root_transl is not None:
+        root_transl = p.root_transl.astype(np.float64)
+    known = np.all(np.isfinite(root_transl), axis=-1)
+    if views is not None and keypoints is not None and confidence is not None and not known.all():
+        hand_valid = p.hand_valid & usable[:, None]
+        joints = _anchored_joints(hands, start, _left_anchor(hand_valid))
+        solved = solve_root_transl(joints, hand_valid, keypoints, confidence, views)
+        root_transl = np.where(known[:, None], root_transl, solved)
+    known = usable & np.all(np.isfinite(root_transl), axis=-1)
+    return _where(known[:, None], root_transl), known
+
+
+def _anchored_joints(
+    hands: Hands, start: dict[str, np.ndarray], left_anchor: np.ndarray
 ) -> np.ndarray:
-    """The anchor wrist in the first camera's frame; zero without a perspective camera."""
-    if views is None:
-        return np.zeros((p.num_frames, 3))
-    if p.root_transl is not None:
-        return _where(np.any(hand_valid, axis=-1, keepdims=True), p.root_transl)
-    if keypoints is None or confidence is None:
-        return np.zeros((p.num_frames, 3))
+    """Joints of the start relative to the anchor wrist, (N, 2, 21, 3)."""
     joints = pose_joints_float64(hands, start["global_orient"], start["hand_pose"], start["betas"])
     joints = joints - joints[..., :1, :]
-    offset = start["relative_transl"][:, None]
-    left_anchor = _left_anchor(hand_valid)[:, None, None]
-    anchored = np.stack(
-        [
-            joints[:, 0] + np.where(left_anchor, -offset, 0.0),
-            joints[:, 1] + np.where(left_anchor, 0.0, offset),
-        ],
-        axis=1,
-    )
-    return solve_root_transl(anchored, hand_valid, keypoints, confidence, views)
+    offset, left_anchor = start["relative_transl"][:, None], left_anchor[:, None, None]
+    right = joints[:, 0] + np.where(left_anchor, -offset, 0.0)
+    left = joints[:, 1] + np.where(left_anchor, 0.0, offset)
+    return np.stack([right, left], axis=1)

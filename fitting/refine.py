@@ -22,10 +22,11 @@ from jaxtyping import Float32, Shaped, UInt8
 from tqdm import tqdm
 
 from fitting.adam import StageShape, run_stage, stage_program
+from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.strategy import Strategy, load_strategy, selecting_by_energy, strategy_to_toml
-from mano_jax.model import Hands, PosedHands, rest_joints
+from mano_jax.model import AnyArray, Hands, PosedHands, rest_joints
 from objectives.problem import Observations, TwoHandParams, posed_hands
 from objectives.total import TERMS, Priors, make_priors, term_energies
 
@@ -46,8 +47,8 @@ class RefinedHands:
     predictions: TwoHandPredictions
     """The input with refined parameters; kept and skipped frames as they came."""
     transl: Float32[np.ndarray, "N 2 3"]
-    """MANO's translation of each hand, metres: wrist - J0, with `root_transl` where there is a
-    perspective camera, else relative to the anchor wrist; zero for an absent hand, NaN where
+    """MANO's translation of each hand, metres: wrist - J0, with `root_transl` where that is
+    known, else relative to the anchor wrist; zero for an absent hand, NaN where
     the frame was skipped."""
     status: UInt8[np.ndarray, "N"]
     """Index into `STATUS_NAMES`."""
@@ -72,9 +73,14 @@ class RefinedHands:
         return int(np.sum(self.status == status))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """Everything under its canonical name, ready to be written."""
+        """Everything under its canonical name, ready to be written.
+
+        Mesh targets stay out: in a result `vertices` means the fitted mesh.
+        """
+        inputs = self.predictions.arrays()
+        inputs.pop("vertices", None)
         return {
-            **self.predictions.arrays(),
+            **inputs,
             "transl": self.transl,
             "status": self.status,
             "status_names": np.array(STATUS_NAMES),
@@ -119,6 +125,11 @@ def refine(
     mesh = Mesh(np.array(devices or jax.local_devices()), ("frames",))
     batch_size = tile_size(mesh.devices.flat[0]) * mesh.size
     replicated = NamedSharding(mesh, PartitionSpec())
+    if strategy.angle_frame == "pose_samples" and hands.pose_samples is None:
+        raise InputError(
+            "angle_frame = pose_samples: the hand model has no pose samples (hands_coeffs); "
+            "choose bone_aligned or axis_angle"
+        )
     priors = make_priors(hands, strategy.angle_frame)
     hands, priors = jax.device_put((hands, priors), replicated)
 
@@ -143,7 +154,7 @@ def tile_size(device: jax.Device) -> int:  # pyright: ignore[reportInvalidTypeFo
 
 
 def pose_params(
-    hands: Hands, params: TwoHandParams, left_anchor: jax.Array, *, chunk: int = 256
+    hands: Hands, params: TwoHandParams, left_anchor: AnyArray, *, chunk: int = 256
 ) -> PosedHands:
     """Both hands of many frames in the anchor frame, as NumPy arrays, a chunk at a time."""
     pose = jax.jit(posed_hands)
@@ -185,7 +196,7 @@ def _fit_batch(
     start, observations = jax.device_put(
         (start, observations), NamedSharding(mesh, PartitionSpec("frames"))
     )
-    reported = tuple(term for term in TERMS if term in strategy.report_weights)
+    reported = tuple(term for term in TERMS if strategy.report_weights.get(term, 0) > 0)
     evaluate = _evaluator(mesh, reported)
     before = evaluate(hands, priors, start, observations)
     params = start
@@ -247,7 +258,7 @@ def _account(
     final = jax.tree.map(
         lambda new, old: np.where(keep.reshape(-1, *[1] * (new.ndim - 1)), old, new), params, start
     )
-    result = _merge(predictions, final, keep)
+    result = _merge(predictions, prepared, final, keep)
     left_anchor = np.asarray(prepared.observations.left_anchor)
     return RefinedHands(
         predictions=result,
@@ -269,7 +280,10 @@ def _statuses(reasons: np.ndarray, before: np.ndarray, after: np.ndarray):
     for i, (given, a, b) in enumerate(zip(reasons, start, end, strict=True)):
         if given:
             status[i], reason[i] = SKIPPED_INVALID, given
-        elif not np.isfinite(b) or b > a:
+        elif not (np.isfinite(a) and np.isfinite(b)):
+            status[i] = KEPT_INPUT
+            reason[i] = f"the energy at the {'end' if np.isfinite(a) else 'start'} is not finite"
+        elif b > a:
             status[i] = KEPT_INPUT
             reason[i] = f"the energy would have risen from {a:.6g} to {b:.6g}"
         elif b == a:
@@ -278,9 +292,12 @@ def _statuses(reasons: np.ndarray, before: np.ndarray, after: np.ndarray):
 
 
 def _merge(
-    predictions: TwoHandPredictions, final: TwoHandParams, keep: np.ndarray
+    predictions: TwoHandPredictions, prepared: Prepared, final: TwoHandParams, keep: np.ndarray
 ) -> TwoHandPredictions:
-    """Put refined parameters where the input had its own, leaving absent hands as they came."""
+    """Put refined parameters where the input had its own, leaving absent hands as they came.
+
+    A camera or a root that was neither given nor found is not made up: it stays as it came.
+    """
     valid = predictions.hand_valid
     values = {
         "global_orient": (final.global_orient, valid),
@@ -289,9 +306,11 @@ def _merge(
         "relative_transl": (final.relative_transl, valid.all(axis=1)),
     }
     if predictions.weak_camera is not None:
-        values["weak_camera"] = (final.weak_camera, valid.any(axis=1))
-    if predictions.K is not None:
-        values["root_transl"] = (final.root_transl, valid.any(axis=1))
+        values["weak_camera"] = (final.weak_camera, prepared.weak_camera_known)
+    if predictions.K is not None and (
+        prepared.root_known.any() or predictions.root_transl is not None
+    ):
+        values["root_transl"] = (final.root_transl, prepared.root_known)
     merged = {}
     for name, (new, present) in values.items():
         old = getattr(predictions, name)

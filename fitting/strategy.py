@@ -113,7 +113,11 @@ def load_strategy(name_or_path: str | Path) -> Strategy:
         path = Path(name_or_path)
         if not path.is_file():
             raise StrategyError(f"no strategy file {path}")
-        return strategy_from_toml(path.read_text(encoding="utf-8"), origin=str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise StrategyError(f"{path}: expected UTF-8 text: {error.reason}") from error
+        return strategy_from_toml(text, origin=str(path))
     if name_or_path not in preset_names():
         raise StrategyError(
             f"unknown strategy {str(name_or_path)!r}: expected {_listed(preset_names())} "

@@ -1,5 +1,6 @@
 """A differentiable MANO hand model in JAX: two hands, any batch shape, no chumpy."""
 
+from mano_jax.errors import UserError
 from mano_jax.export import export_hands
 from mano_jax.loading import HandSource, describe_hands, load_hands, read_hand_models
 from mano_jax.model import (
@@ -22,6 +23,7 @@ __all__ = [
     "HandSource",
     "Hands",
     "PosedHands",
+    "UserError",
     "assemble",
     "describe_hands",
     "embedded_hand_model",

@@ -12,15 +12,16 @@ that run it, so the few instructions needed are written here.
 
 import os
 import struct
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 from scipy.sparse import csc_matrix
 
+from mano_jax.files import why_unwritable, write_whole
 from mano_jax.kinematics import PARENTS
 from mano_jax.model import HandModel
 from mano_jax.pickles import HandFileError
@@ -48,10 +49,11 @@ def export_hands(
         The four files.
 
     Raises:
-        HandFileError: a hand is of the wrong side, or a file exists and `overwrite` is False.
+        HandFileError: a hand is of the wrong side, a file exists and `overwrite` is False, or
+            the folder cannot be written to.
     """
     folder = Path(folder).expanduser()
-    contents: dict[Path, tuple[Callable[[BinaryIO, dict[str, Any]], None], dict[str, Any]]] = {}
+    contents: dict[Path, tuple[Callable[[dict[str, Any], BinaryIO], None], dict[str, Any]]] = {}
     for model, side in ((right, "right"), (left, "left")):
         if model.side != side:
             raise HandFileError(f"expected a {side} hand to export, found a {model.side} one")
@@ -61,12 +63,13 @@ def export_hands(
     existing = [str(path) for path in contents if path.exists()]
     if existing and not overwrite:
         raise HandFileError(
-            f"{', '.join(existing)} would be overwritten; name another folder, or allow it with "
-            "overwrite=True (--overwrite)"
+            f"{', '.join(existing)} would be overwritten; name another folder, or add --force "
+            "(overwrite=True in Python)"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    if reason := why_unwritable(folder):
+        raise HandFileError(f"{folder}: {reason}; name another folder")
     for path, (write, entries) in contents.items():
-        _write_atomically(path, write, entries)
+        write_whole(path, partial(write, entries))
     return list(contents)
 
 
@@ -97,25 +100,11 @@ def _coefficients(model: HandModel) -> np.ndarray:
     if model.pose_samples is None:
         return np.zeros((0, 45))
     offsets = model.pose_samples - model.pose_mean
-    return np.linalg.solve(model.pose_components.T, offsets.T).T
+    # Least squares: fewer than 45 independent components still have coefficients.
+    return np.linalg.lstsq(model.pose_components.T, offsets.T, rcond=None)[0].T
 
 
-def _write_atomically(
-    path: Path, write: Callable[[BinaryIO, dict[str, Any]], None], entries: dict[str, Any]
-) -> None:
-    """Write beside the target, then rename: a reader sees the whole file or the former one."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as file:
-            write(file, entries)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write_npz(file: BinaryIO, entries: dict[str, Any]) -> None:
+def _write_npz(entries: dict[str, Any], file: BinaryIO) -> None:
     dense: dict[str, Any] = {
         key: value.toarray() if isinstance(value, csc_matrix) else np.asarray(value)
         for key, value in entries.items()
@@ -147,7 +136,7 @@ _DTYPE: Final = _Global("numpy", "dtype")
 _CSC: Final = _Global("scipy.sparse.csc", "csc_matrix")
 
 
-def _write_pickle(file: BinaryIO, entries: dict[str, Any]) -> None:
+def _write_pickle(entries: dict[str, Any], file: BinaryIO) -> None:
     file.write(b"\x80\x02" + _pickled(entries) + b".")
 
 

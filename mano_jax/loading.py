@@ -11,8 +11,6 @@ or is the mirrored right one. Whatever was done is said in the `HandSource`.
 import hashlib
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
 
+from mano_jax.files import UNREADABLE_ARCHIVE
 from mano_jax.joint_orders import DEFAULT_FINGERTIPS, fingertip_vertices
 from mano_jax.kinematics import PARENTS
 from mano_jax.model import HandModel, Hands, Side, mirrored, two_hands
@@ -217,7 +216,7 @@ def _read_entries(path: Path) -> dict[str, Any]:
         # NumPy leaves a damaged file open that it opened itself.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE_ARCHIVE as error:
         remedy = "copy it again"
         if "allow_pickle" in str(error):
             remedy = "save its entries as plain arrays: object arrays may run code and are refused"

@@ -1,4 +1,4 @@
-"""Pickled hand files, read without running them.
+"""Pickled hand files, and dictionaries that NumPy pickled, read without running them.
 
 A pickle is a program for a small stack machine, and two of that machine's instructions call
 whatever the file names. So no part of Python's unpickler runs here: `pickletools` takes the file
@@ -13,6 +13,9 @@ written out by hand, as values:
 
 Whatever else a file names is refused with its name. Strings are read as latin-1, as Python 2
 wrote them.
+
+`numpy.save` stores a dictionary as a pickled array of one object. For such a file the machine
+also knows NumPy scalars, and that one outermost array of objects.
 """
 
 import math
@@ -24,6 +27,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
+
+from mano_jax.errors import UserError
 
 ADMITTED: Final[dict[tuple[str, str], str]] = {
     # The seven of the official files, pickled by Python 2.
@@ -45,13 +50,21 @@ ADMITTED: Final[dict[tuple[str, str], str]] = {
 }
 """Every name a file may mention, and which of this module's own meanings it has."""
 
+_SCALARS: Final = {
+    ("numpy.core.multiarray", "scalar"): "scalar",
+    ("numpy._core.multiarray", "scalar"): "scalar",
+}
+"""What a dictionary saved by `numpy.save` may name besides."""
+
+_OBJECT_DTYPE: Final = "O8"
+
 # A MANO hand's largest array has 0.3 million entries.
 _LARGEST_ARRAY: Final = 2**26
 
 _NUMBER_DTYPE: Final = re.compile(r"[<>=|]?(b1|[iu][1248]|f[248])")
 
 
-class HandFileError(ValueError):
+class HandFileError(UserError):
     """A hand file that cannot be used; the message names file, key, expected, found, remedy."""
 
 
@@ -69,20 +82,67 @@ def read_pickle(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     if not content:
         raise HandFileError(f"{path} is empty; expected a MANO pickle")
-    try:
-        value = _Machine(path).run(content)
-    except HandFileError:
-        raise
-    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
-        raise HandFileError(
-            f"{path} is no readable pickle: truncated or corrupt ({error}); copy it again, and "
-            "compare its size with the original's"
-        ) from error
+    value = _run(_Machine(path), content)
     if not isinstance(value, dict):
         raise HandFileError(
             f"{path}: expected a dictionary of arrays, found {_kind(value)}; is it a MANO file?"
         )
     return {key: _finished(entry, path) for key, entry in value.items() if isinstance(key, str)}
+
+
+def read_object_array(path: Path) -> dict[str, Any]:
+    """The dictionary that `numpy.save` wrote: arrays, numbers, strings and containers of them.
+
+    A dictionary in the dictionary is taken apart as well; deeper arrays are not.
+
+    Raises:
+        PickleRefusedError: the file names anything but NumPy's arrays and scalars.
+        HandFileError: the file is truncated, corrupt, or holds no dictionary.
+    """
+    try:
+        content = _after_npy_header(path)
+    except (ValueError, OSError) as error:
+        raise HandFileError(
+            f"{path}: expected a dictionary saved with numpy.save, found none ({error})"
+        ) from error
+    machine = _ObjectArrayMachine(path)
+    _run(machine, content)
+    if not isinstance(machine.held, dict):
+        raise HandFileError(
+            f"{path}: expected a dictionary saved with numpy.save, found {_kind(machine.held)}"
+        )
+    return {str(key): _finished_entry(value, path) for key, value in machine.held.items()}
+
+
+def _run(machine: "_Machine", content: bytes) -> Any:
+    try:
+        return machine.run(content)
+    except HandFileError:
+        raise
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
+        raise HandFileError(
+            f"{machine.path} is no readable pickle: truncated or corrupt ({error}); copy it again, "
+            "and compare its size with the original's"
+        ) from error
+
+
+def _after_npy_header(path: Path) -> bytes:
+    """The pickle in a `.npy` file that holds one object."""
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+        if shape != () or not dtype.hasobject:
+            raise ValueError(f"it holds an array of shape {shape} and dtype {dtype}")
+        return file.read()
+
+
+def _finished_entry(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finished(entry, path) for key, entry in value.items()}
+    return _finished(value, path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +192,13 @@ _TUPLES: Final = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 class _Machine:
     """The stack machine; each method is one kind of instruction."""
 
+    admitted = ADMITTED
+    """Names that a file may mention, and their meanings."""
+    expected = "a MANO file"
+    """What the file should be, for messages."""
+    source = "Take the file from its source (https://mano.is.tue.mpg.de)"
+    """Where to get a sound one."""
+
     def __init__(self, path: Path):
         self.path = path
         self.stack: list[Any] = []
@@ -157,11 +224,10 @@ class _Machine:
         else:
             self._refuse(f"the instruction {opcode}")
 
-    def _refuse(self, what: str, why: str = "a MANO file needs none") -> None:
+    def _refuse(self, what: str, why: str = "") -> None:
         raise PickleRefusedError(
-            f"{self.path}: refused {what}: {why}, and a pickle may run any code. Take the "
-            "file from its source (https://mano.is.tue.mpg.de), or have whoever wrote it save "
-            "plain arrays as .npz"
+            f"{self.path}: refused {what}: {why or f'{self.expected} needs none'}, and a pickle "
+            f"may run any code. {self.source}, or have whoever wrote it save plain arrays as .npz"
         )
 
     def _pop(self, count: int) -> list[Any]:
@@ -201,9 +267,9 @@ class _Machine:
     def _name(self, module: Any, name: Any) -> None:
         meaning = None
         if isinstance(module, str) and isinstance(name, str):
-            meaning = ADMITTED.get((module, name))
+            meaning = self.admitted.get((module, name))
         if meaning is None:
-            self._refuse(f"{_shown(module)}.{_shown(name)}", "it is no class of a MANO file")
+            self._refuse(f"{_shown(module)}.{_shown(name)}", f"it is no class of {self.expected}")
         self.stack.append(_Name(module, name, str(meaning)))
 
     def _reduce(self) -> None:
@@ -211,17 +277,28 @@ class _Machine:
         name, arguments = self._pop(2)
         if not isinstance(name, _Name) or not isinstance(arguments, tuple):
             raise TypeError(f"a call of {_kind(name)}")
-        build = _CALLS.get(name.meaning)
+        build = self._calls().get(name.meaning)
         if build is None:
-            self._refuse(f"a call of {name.module}.{name.name}", "a MANO file makes no such call")
+            self._refuse(
+                f"a call of {name.module}.{name.name}", f"{self.expected} makes no such call"
+            )
         else:
-            self.stack.append(build(self, *arguments))
+            self.stack.append(build(*arguments))
+
+    def _calls(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "reconstruct": self._call_reconstruct,
+            "dtype": self._call_dtype,
+            "frombuffer": self._call_frombuffer,
+            "encode": self._call_encode,
+            "set": self._call_set,
+        }
 
     def _new_object(self) -> None:
         name, arguments = self._pop(2)
         is_record = isinstance(name, _Name) and name.meaning in ("Ch", "Select", "csc_matrix")
         if not is_record or arguments != ():
-            self._refuse(f"an object of {_describe(name)}", "a MANO file makes none this way")
+            self._refuse(f"an object of {_describe(name)}", f"{self.expected} makes none this way")
         self.stack.append(_Record(name.meaning))
 
     def _build(self) -> None:
@@ -240,7 +317,7 @@ class _Machine:
         """State (version, byte order, subarray, names, fields, ...): plain numbers have none."""
         _, order, *parts = state
         if order not in ("<", ">", "=", "|") or parts[:3] != [None, None, None]:
-            self._refuse("a structured dtype", "a MANO file holds plain numbers")
+            self._refuse("a structured dtype", f"{self.expected} holds plain numbers")
         target.order = order
 
     def _build_array(self, target: _Array, state: tuple[Any, ...]) -> None:
@@ -256,7 +333,7 @@ class _Machine:
         if not isinstance(dtype, _Dtype):
             raise TypeError(f"an array whose dtype is {_kind(dtype)}")
         if not isinstance(content, bytes | bytearray):
-            self._refuse(f"an array of {_kind(content)}", "a MANO file holds plain numbers")
+            self._refuse(f"an array of {_kind(content)}", f"{self.expected} holds plain numbers")
         if order not in ("C", "F"):
             raise ValueError(f"an array in the order {_shown(order)}")
         kind = np.dtype(dtype.code).newbyteorder(dtype.order)
@@ -270,7 +347,7 @@ class _Machine:
 
     def _call_dtype(self, code: Any, *_: Any) -> _Dtype:
         if not isinstance(code, str) or not _NUMBER_DTYPE.fullmatch(code):
-            self._refuse(f"numpy.dtype({_shown(code)})", "a MANO file holds plain numbers")
+            self._refuse(f"numpy.dtype({_shown(code)})", f"{self.expected} holds plain numbers")
         return _Dtype(code)
 
     def _call_reconstruct(self, subtype: Any, *_: Any) -> _Array:
@@ -297,14 +374,6 @@ class _Machine:
             raise TypeError(f"a set of {_kind(items)}")
         return list(items)
 
-
-_CALLS: Final[dict[str, Callable[..., Any]]] = {
-    "reconstruct": _Machine._call_reconstruct,
-    "dtype": _Machine._call_dtype,
-    "frombuffer": _Machine._call_frombuffer,
-    "encode": _Machine._call_encode,
-    "set": _Machine._call_set,
-}
 
 _INSTRUCTIONS: Final[dict[str, Callable[[_Machine, Any], Any]]] = {
     "PROTO": lambda machine, _: None,
@@ -335,6 +404,48 @@ _INSTRUCTIONS: Final[dict[str, Callable[[_Machine, Any], Any]]] = {
     "BUILD": lambda machine, _: machine._build(),
 }
 """Instructions that this machine has; EXT, INST, OBJ, PERSID, NEXT_BUFFER, ... are not here."""
+
+
+class _ObjectArrayMachine(_Machine):
+    """The stack machine for one array of objects that holds a dictionary."""
+
+    admitted = {
+        name: meaning
+        for name, meaning in (ADMITTED | _SCALARS).items()
+        if meaning not in ("Ch", "Select", "csc_matrix")
+    }
+    expected = "a dictionary of arrays"
+    source = "Take the file from its source"
+
+    held: Any = None
+    """What the outermost array holds."""
+
+    def _calls(self) -> dict[str, Callable[..., Any]]:
+        return super()._calls() | {"scalar": self._call_scalar}
+
+    def _call_scalar(self, dtype: Any, content: Any) -> Any:
+        if isinstance(content, str):
+            content = content.encode("latin1")
+        return self._array(content, dtype, (), "C")[()]
+
+    def _call_dtype(self, code: Any, *arguments: Any) -> _Dtype:
+        return _Dtype(code) if code == _OBJECT_DTYPE else super()._call_dtype(code, *arguments)
+
+    def _array(self, content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+        if _is_object(dtype):
+            self._refuse("an array of objects", "only the outermost one is admitted")
+        return super()._array(content, dtype, shape, order)
+
+    def _build_array(self, target: _Array, state: tuple[Any, ...]) -> None:
+        *_, shape, dtype, _, content = state
+        if _is_object(dtype) and shape == () and isinstance(content, list) and len(content) == 1:
+            (self.held,) = content
+        else:
+            super()._build_array(target, state)
+
+
+def _is_object(dtype: Any) -> bool:
+    return isinstance(dtype, _Dtype) and dtype.code == _OBJECT_DTYPE
 
 
 def _checked_shape(shape: Any) -> tuple[int, ...]:

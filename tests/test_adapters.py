@@ -125,12 +125,26 @@ def test_vitra_errors_name_file_and_key(hands, tmp_path):
         (lambda e: e["right"].update(beta=np.zeros(11)), r"right/beta.*\(10,\).*\(11,\)"),
         (lambda e: e.update(right=None), "'right'"),
         (lambda e: e["right"].update(kept_frames=np.ones(2)), "right/kept_frames.*3.*found 2"),
+        (lambda e: e["right"].update(kept_frames=["a"] * 3), "right/kept_frames.*something else"),
+        (lambda e: e["right"].update(beta=[[0.0], [0.0, 1.0]]), "right/beta.*no array of numbers"),
+        (lambda e: e.update(extrinsics=np.zeros((0, 4, 4))), "extrinsics.*no frames"),
     ]:
         episode, *_ = vitra_episode(hands)
         change(episode)
         np.save(path, episode, allow_pickle=True)
         with pytest.raises(InputError, match=rf"clip\.npy.*{words}"):
             read_input(path, source="vitra")
+
+
+@pytest.mark.parametrize(
+    "numbers", [np.array([4.0, np.nan, 6.0]), np.arange(2), None, "abc", ["a", "b", "c"]]
+)
+def test_vitra_frames_without_numbers_are_counted(hands, tmp_path, numbers):
+    episode, *_ = vitra_episode(hands)
+    episode["video_decode_frame"] = numbers
+    np.save(tmp_path / "clip.npy", episode, allow_pickle=True)
+    predictions = read_input(tmp_path / "clip.npy", source="vitra")
+    assert list(predictions.frame_id) == ["clip/000000", "clip/000001", "clip/000002"]
 
 
 def test_a_pickle_that_calls_something_is_refused(tmp_path):
@@ -140,8 +154,10 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path):
 
     path = tmp_path / "bomb.npy"
     np.save(path, {"extrinsics": Bomb()}, allow_pickle=True)
-    with pytest.raises(InputError, match=r"bomb\.npy.*mkdir"):
+    with pytest.raises(InputError, match=r"bomb\.npy.*mkdir") as error:
         read_input(path, source="vitra")
+    # Nothing here has to do with MANO's files.
+    assert "mano" not in str(error.value).replace(str(path), "").lower()
     assert not (tmp_path / "exploded").exists()
     for content in (b"", b"\x93NUMPY\x01\x00", b"no such thing at all"):
         path.write_bytes(content)
@@ -238,6 +254,46 @@ def test_interhand_frames_without_joints_are_skipped(tmp_path, hands):
     interhand_files(tmp_path, joint_3d={"3": {}})
     predictions = read_input(tmp_path, source="interhand")
     assert all("no prediction" in reason for reason in frame_reasons(predictions, hands))
+
+
+def changed_interhand(folder, name, *keys, value):
+    """One value of one of the three files, found by its keys, replaced."""
+    file = folder / f"InterHand2.6M_test_{name}.json"
+    content = json.loads(file.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value", "words"),
+    [
+        ("data", ("annotations", 1, "joint_valid"), [1] * 21, "image 71: joint_valid.*42.*21"),
+        ("data", ("annotations", 1, "joint_valid"), "yes", "joint_valid.*42.*no numbers"),
+        ("data", ("annotations",), {}, "annotations: expected a list, found dict"),
+        ("data", ("images", 0), 7, "'id' in an object, found int"),
+        ("data", ("annotations", 0, "image_id"), [1], r"an image with the id '\[1\]'"),
+        (
+            "camera",
+            ("3", "campos", "400026"),
+            [0.0, 1.0],
+            r"campos of camera 400026.*\(3,\).*\(2,\)",
+        ),
+        ("camera", ("3", "focal", "400026"), [900.0], r"focal of camera.*\(2,\).*\(1,\)"),
+        ("camera", ("3", "camrot", "400026"), [[1], [1, 2]], r"camrot.*\(3, 3\).*no numbers"),
+        ("camera", ("3", "princpt"), 4, "in an object, found int"),
+        ("joint_3d", ("3", "6", "joint_valid"), [1] * 21, "frame 6.*joint_valid.*42.*21"),
+        ("joint_3d", ("3", "6", "world_coord"), [[0.0, 0.0]] * 42, r"world_coord.*\(42, 3\)"),
+        ("joint_3d", ("3",), [], "in an object, found list"),
+    ],
+)
+def test_interhand_values_of_a_wrong_shape_are_named(tmp_path, name, keys, value, words):
+    interhand_files(tmp_path)
+    changed_interhand(tmp_path, name, *keys, value=value)
+    with pytest.raises(InputError, match=rf"_{name}\.json.*{words}"):
+        read_input(tmp_path, source="interhand")
 
 
 def test_interhand_errors_name_file_and_key(tmp_path):

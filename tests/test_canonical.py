@@ -1,12 +1,16 @@
 """The canonical file: what is written is read back, and bad files are told apart."""
 
+import io
 import os
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fitting.canonical import (
     CanonicalFileError,
+    check_target,
     read_arrays,
     read_predictions,
     write_arrays,
@@ -14,6 +18,18 @@ from fitting.canonical import (
 )
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
+
+ABSURD_SHAPES = [(10**15,), (2**40, 2**40), (10**30,)]
+"""Too large for any memory, for an integer of 64 bits in all, for one in itself."""
+
+
+def npz_that_claims(shape: tuple[int, ...], path: Path, name: str) -> None:
+    """Write an archive whose one array has a header of that shape, and no content."""
+    header = io.BytesIO()
+    described = {"descr": "<f8", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}.npy", header.getvalue())
 
 
 @pytest.fixture
@@ -104,6 +120,14 @@ def test_damaged_and_missing_files_name_themselves(tmp_path, predictions):
         assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize("shape", ABSURD_SHAPES)
+def test_a_header_that_claims_too_much(shape, tmp_path):
+    path = tmp_path / "x.npz"
+    npz_that_claims(shape, path, "betas")
+    with pytest.raises(CanonicalFileError, match=r"x\.npz: 'betas' is damaged"):
+        read_predictions(path)
+
+
 def test_wrong_shapes_name_the_file(tmp_path):
     path = tmp_path / "x.npz"
     np.savez(path, hand_valid=np.ones((1, 3), bool))
@@ -121,7 +145,7 @@ def test_nothing_is_overwritten_unasked(tmp_path, predictions):
     path = tmp_path / "x.npz"
     write_predictions(path, predictions)
     before = path.read_bytes()
-    with pytest.raises(CanonicalFileError, match="exists already"):
+    with pytest.raises(InputError, match="exists already.*--force.*overwrite=True"):
         write_arrays(path, {"betas": np.zeros(1)})
     assert path.read_bytes() == before
     write_arrays(path, {"betas": np.zeros(1)}, overwrite=True)
@@ -145,7 +169,34 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, predictions,
 
 
 def test_bad_targets_are_refused(tmp_path):
-    with pytest.raises(CanonicalFileError, match=r"ends in \.npz"):
-        write_arrays(tmp_path / "x.npy", {})
-    with pytest.raises(CanonicalFileError, match="no folder"):
-        write_arrays(tmp_path / "nowhere" / "x.npz", {})
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.npz").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = set(tmp_path.rglob("*"))
+    for name, message in (
+        ("x.npy", r"ends in \.npz"),
+        ("x", r"ends in \.npz"),
+        ("folder.npz", "is a folder"),
+        ("file/x.npz", "file is no folder"),
+        ("file/new/x.npz", "file is no folder"),
+        ("link/x.npz", "link is no folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check_target(tmp_path / name, (".npz",), overwrite=True)
+        with pytest.raises(InputError, match=message):
+            write_arrays(tmp_path / name, {}, overwrite=True)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_is_made_on_writing_and_not_before(tmp_path):
+    path = tmp_path / "new" / "deep" / "x.npz"
+    check_target(path, (".npz",), overwrite=False)
+    assert os.listdir(tmp_path) == []
+    write_arrays(path, {"betas": np.zeros(1)})
+    assert list(read_arrays(path)) == ["betas"]
+
+
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=f"no permission to write in {tmp_path}"):
+        check_target(tmp_path / "new" / "x.npz", (".npz",), overwrite=False)

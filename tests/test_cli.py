@@ -1,13 +1,24 @@
 """The command line: what it does with good input, and what it says to bad input."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from experiments import commands
 from experiments.benchmark_data import make_interactions
 from experiments.cli import main
 from fitting.canonical import read_arrays, read_predictions, write_arrays
+from fitting.errors import InputError
+from fitting.strategy import Stage, Strategy, strategy_to_toml
+from mano_jax.export import export_hands
+from mano_jax.loading import read_hand_models
+from tests.test_canonical import ABSURD_SHAPES, npz_that_claims
 
 # As many as in `test_refine.py`, which then has the compiled programs already.
 SHORT = ["--set", "stages.iterations=21"]
@@ -26,7 +37,7 @@ def refused(capsys, *arguments):
     assert main([str(a) for a in arguments]) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error and error.startswith("manofit: ")
-    assert error.count("\n") == 1
+    assert error.count("\n") == 1 and "Errno" not in error
     return error
 
 
@@ -73,29 +84,125 @@ def test_a_skipped_frame_is_no_error(predictions_file, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["refine", "none.npz", "--out", "{tmp}/o.npz"], "none.npz"),
-        (["refine", "{file}", "--out", "{tmp}"], "is a folder"),
-        (["refine", "{file}", "--out", "{tmp}/o.npz", "--strategy", "best"], "unknown strategy"),
-        (["refine", "{file}", "--out", "{tmp}/o.npz", "--set", "shape=1"], "name a field"),
-        (["refine", "{file}", "--out", "{tmp}/o.npz", "--frames", "7"], "expected A:B"),
-        (["refine", "{file}", "--out", "{tmp}/o.npz", "--frames", "9:12"], "none in the range"),
-        (["refine", "{file}", "--out", "{tmp}/o.npz", "--hands", "nowhere"], "nowhere"),
-        (["check", "{text}"], "text.npz"),
-        (["convert", "{text}", "--from", "vitra", "--out", "{tmp}/o.npz"], "text.npz"),
-        (["overlay", "{file}", "--image", "none.png", "--out", "{tmp}/o.png"], "none.png"),
-        (["overlay", "{file}", "--image", "x", "--out", "{tmp}/o.png", "--frame", "9"], "0 to 2"),
-        (["strategy", "show", "none.toml"], "no strategy file"),
-        (["hands", "info", "--hands", "nowhere"], "nowhere"),
-        (["demo", "--frames", "0", "--out", "{tmp}/demo"], "at least one frame"),
+        ("refine none.npz --out {new}/o.npz", "none.npz"),
+        ("refine {file} --out {tmp}", "is a folder"),
+        ("refine {file} --out {new}/o.txt", "ends in .npz"),
+        ("refine {file} --out {new}/o", "ends in .npz"),
+        ("refine {file} --out {text}/o.npz", "text.npz is no folder"),
+        ("refine {file} --out {new}/o.npz --strategy best", "unknown strategy"),
+        ("refine {file} --out {new}/o.npz --strategy {latin}", "latin.toml"),
+        ("refine {file} --out {new}/o.npz --set shape=1", "name a field"),
+        ("refine {file} --out {new}/o.npz --frames 7", "expected A:B"),
+        ("refine {file} --out {new}/o.npz --frames 9:12", "none in the range"),
+        ("refine {file} --out {new}/o.npz --hands nowhere", "nowhere"),
+        ("check {text}", "text.npz"),
+        ("check {file} --strategy best", "unknown strategy"),
+        ("convert {text} --from vitra --out {new}/o.npz", "text.npz"),
+        ("convert {text} --from vitra --out {new}/o.txt", "ends in .npz"),
+        ("overlay {file} --image {new}.png --out {new}/o.png", "new.png: no such file"),
+        ("overlay {file} --image {text} --out {new}/o.png", "text.npz"),
+        ("overlay {file} --image {image} --out {new}/o.jpg", "ends in .png"),
+        ("overlay {file} --image {image} --out {new}/o.png --frame 9", "0 to 2"),
+        ("overlay {file} --image {image} --out {new}/o.png --view 1", "0 to 0"),
+        ("overlay {file} --image {image} --out {new}/o.png --crop 0 0 0 9", "above 0"),
+        ("overlay {file} --image {image} --out {new}/o.png --opacity 2", "0 to 1"),
+        ("strategy show none.toml", "no strategy file"),
+        ("strategy show {latin}", "latin.toml"),
+        ("hands info --hands nowhere", "nowhere"),
+        ("hands export --out {text}", "text.npz is no folder"),
+        ("demo --frames 0 --out {new}", "at least one frame"),
+        ("demo --seed -1 --out {new}", "0 or more"),
+        ("demo --out {text}", "text.npz is no folder"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments, message, predictions_file, tmp_path, capsys):
-    text = tmp_path / "text.npz"
-    text.write_text("no archive")
-    names = {"file": predictions_file, "tmp": tmp_path, "text": text}
-    error = refused(capsys, *(a.format(**names) for a in arguments))
-    assert message in error
-    assert not (tmp_path / "o.npz").exists() and not (tmp_path / "o.png").exists()
+    """It is refused before the work, and before anything is made: no folder either."""
+    names = {name: tmp_path / name for name in ("new", "text.npz", "latin.toml", "image.png")}
+    names["text.npz"].write_text("no archive")
+    names["latin.toml"].write_bytes("name = 'é'".encode("latin-1"))
+    Image.new("RGB", (20, 20)).save(names["image.png"])
+    names = {name.split(".")[0]: path for name, path in names.items()}
+    before = set(tmp_path.rglob("*"))
+    words = [
+        word.format(file=predictions_file, tmp=tmp_path, **names) for word in arguments.split()
+    ]
+    assert message in refused(capsys, *words)
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("shape", ABSURD_SHAPES)
+def test_a_hand_file_that_claims_too_much(shape, tmp_path, capsys):
+    npz_that_claims(shape, tmp_path / "MANO_RIGHT.npz", "v_template")
+    assert "no readable .npz" in refused(capsys, "hands", "info", "--hands", tmp_path)
+
+
+def test_check_asks_about_the_strategy_that_is_named(predictions_file, tmp_path, capsys):
+    path = tmp_path / "joints.toml"
+    stage = Stage(name="all", step_sizes={"finger_pose": 0.01}, weights={"joints_3d": 1.0})
+    only_joints = Strategy("joints", "Joints alone.", {"joints_3d": 1.0}, (stage,))
+    path.write_text(strategy_to_toml(only_joints))
+    for arguments, expected in (([], True), (["--strategy", str(path)], False)):
+        assert main(["check", str(predictions_file), *arguments]) == 0
+        printed = capsys.readouterr().out
+        assert "joints_3d: 3 of 3" in printed
+        assert ("collision: 3 of 3" in printed) == expected
+
+
+def test_starting_from_joints_is_said(predictions_file, tmp_path, capsys, monkeypatch):
+    arrays = read_arrays(predictions_file)
+    path = tmp_path / "joints.npz"
+    write_arrays(path, {name: arrays[name] for name in ("hand_valid", "joints_3d")})
+
+    def stop(*_, **__):
+        raise InputError("far enough")
+
+    monkeypatch.setattr(commands, "refine", stop)
+    for file, expected in ((path, True), (predictions_file, False)):
+        assert main(["refine", str(file), "--out", str(tmp_path / "o.npz")]) == 2
+        printed = capsys.readouterr().out
+        assert ("each stage keeps its iterate of lowest energy" in printed) == expected
+
+
+def test_ctrl_c_during_a_fit_ends_it_cleanly(predictions_file, tmp_path):
+    out = tmp_path / "refined.npz"
+    command = [sys.executable, "-m", "experiments.cli", "refine", str(predictions_file)]
+    process = subprocess.Popen(
+        [*command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+    )
+    with process:
+        assert process.stdout is not None and process.stderr is not None
+        error = b""
+        while b"refining" not in error:
+            letter = process.stderr.read(1)
+            assert letter, error.decode()
+            error += letter
+        process.send_signal(signal.SIGINT)
+        error += process.stderr.read()
+        process.stdout.read()
+    assert process.returncode == 130
+    assert b"Traceback" not in error and error.endswith(b"manofit: interrupted\n")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_interrupted_process_skips_the_interpreters_shutdown():
+    """XLA's threads, still computing, crashed there: exit code -11 instead of 130."""
+    code = (
+        "import atexit; from experiments import cli; atexit.register(print, 'shutdown'); "
+        "cli.main = lambda: cli.EXIT_INTERRUPTED; print('said before', end=''); cli.run()"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (130, b"said before", b"")
+
+
+def test_overlay_takes_view_and_crop(predictions_file, tmp_path):
+    image, whole, part = (tmp_path / name for name in ("image.png", "whole.png", "part.png"))
+    Image.new("RGB", (90, 60)).save(image)
+    run = ["overlay", str(predictions_file), "--image", str(image), "--frame", "1"]
+    assert main([*run, "--out", str(whole)]) == 0
+    crop = ["--view", "0", "--opacity", "1", "--crop", "0", "0", "45", "30"]
+    assert main([*run, "--out", str(part), *crop]) == 0
+    seen = [np.any(np.array(Image.open(path)) > 0, axis=-1) for path in (whole, part)]
+    assert seen[0][:, 50:].any() and seen[1][:32, :47].any() and not seen[1][35:, 50:].any()
 
 
 @pytest.mark.parametrize(
@@ -113,6 +220,16 @@ def test_bad_usage_exits_with_2(arguments, capsys):
 def test_debug_shows_where_it_failed(capsys):
     assert main(["check", "none.npz", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_an_error_of_the_program_stays_one(debug, monkeypatch):
+    def broken(*_, **__):
+        raise ZeroDivisionError("a fault of the program")
+
+    monkeypatch.setattr(commands, "check_file", broken)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", "any.npz", *debug])
 
 
 def test_help_comes_from_the_config(capsys):
@@ -149,7 +266,27 @@ def test_hands_are_described_and_exported(tmp_path, capsys):
     capsys.readouterr()
     assert main(["hands", "info", "--hands", str(folder)]) == 0
     assert "MANO_RIGHT" in capsys.readouterr().out
-    assert main(["hands", "export", "--out", str(folder)]) == 2
+    assert "--force" in refused(capsys, "hands", "export", "--out", folder)
+    assert main(["hands", "export", "--out", str(folder), "--force"]) == 0
+
+
+def test_hands_without_45_independent_components_are_exported(
+    right_model, left_model, tmp_path, capsys
+):
+    path = export_hands(right_model, left_model, tmp_path)[1]
+    with np.load(path) as archive:
+        entries = dict(archive)
+    entries["hands_components"][-1] = 0.0
+    entries["hands_coeffs"] = np.ones((3, 45))
+    singular, again = tmp_path / "singular", tmp_path / "again"
+    for folder in (singular, again):
+        folder.mkdir()
+    np.savez(singular / "MANO_RIGHT.npz", **entries)
+    run = ["hands", "export", "--hands", str(singular), "--out", str(again)]
+    assert main(run) == 0
+    first, second = (read_hand_models(folder)[0].pose_samples for folder in (singular, again))
+    assert first is not None and second is not None
+    np.testing.assert_allclose(first, second, atol=1e-9)
 
 
 def test_demo_and_refine_give_the_same(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The demo's table, scene and picture, and overlays: what they say is what the arrays hold."""
 
+import os
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -92,6 +94,19 @@ def test_scene_holds_both_pairs_side_by_side(tmp_path, pair):
     assert before[heights.argmax(), 1] == pytest.approx(before[:, 1].min())
 
 
+def test_scene_is_written_whole_or_not_at_all(tmp_path, pair, monkeypatch):
+    path = tmp_path / "worst.glb"
+    path.write_bytes(b"former")
+
+    def fails(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(OSError, match="disk full"):
+        write_scene(path, **pair)
+    assert path.read_bytes() == b"former" and os.listdir(tmp_path) == ["worst.glb"]
+
+
 def test_picture_marks_penetration_before_and_not_after(pair):
     picture = before_after_picture(**pair, title="a frame", size_px=120).astype(int)
     red = (picture[..., 0] > 140) & (picture[..., 1] < 60) & (picture[..., 2] < 70)
@@ -130,9 +145,18 @@ def test_overlay_says_what_is_missing(hands, frame):
     image = np.zeros((20, 20, 3), np.uint8)
     with pytest.raises(InputError, match="0 to 0"):
         overlay(hands, TwoHandPredictions(**frame), image, frame=1)
+    with pytest.raises(InputError, match="view 1: expected 0 to 0"):
+        overlay(hands, TwoHandPredictions(**frame), image, view=1)
+    with pytest.raises(InputError, match="opacity: expected 0 to 1"):
+        overlay(hands, TwoHandPredictions(**frame), image, opacity=1.5)
+    for crop in ((0.0, 0.0, -5.0, 5.0), (np.nan, 0.0, 5.0, 5.0)):
+        with pytest.raises(InputError, match="above 0"):
+            overlay(hands, TwoHandPredictions(**frame), image, crop=crop)
     del frame["weak_camera"]
     with pytest.raises(InputError, match="weak_camera or K"):
         overlay(hands, TwoHandPredictions(**frame), image)
     frame["K"] = np.array([[[[400.0, 0, 60], [0, 400.0, 30], [0, 0, 1]]]])
     with pytest.raises(InputError, match="root_transl"):
         overlay(hands, TwoHandPredictions(**frame), image)
+    with pytest.raises(InputError, match="leave the crop out"):
+        overlay(hands, TwoHandPredictions(**frame), image, crop=(0.0, 0.0, 5.0, 5.0))

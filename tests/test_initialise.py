@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from fitting.initialise import initialise_from_joints, pose_joints_float64, solve_root_transl
-from mano_jax.cameras import project_perspective, transform
+from fitting.initialise import initialise_from_joints, pose_joints_float64
 from mano_jax.joint_orders import FINGERS, index
 from mano_jax.model import pose_joints
-from objectives.problem import PerspectiveViews
 
 BOTH = np.ones((6, 2), bool)
 
@@ -181,66 +179,3 @@ def test_a_frames_start_does_not_depend_on_its_batch(hands, posed):
         alone = initialise_from_joints(hands, joints[i : i + 1], ones[:1], BOTH[:1])
         for a, b in zip(alone, together, strict=True):
             np.testing.assert_array_equal(a[0].astype(np.float32), b[i].astype(np.float32))
-
-
-def views_of(frames, T, *, distortion=(), focal=800.0):
-    K = np.array([[focal, 2.0, 320.0], [0.0, 1.1 * focal, 240.0], [0.0, 0.0, 1.0]])
-    shape = (frames, len(T))
-    return PerspectiveViews(
-        K=jnp.asarray(np.broadcast_to(K, (*shape, 3, 3)), jnp.float32),
-        distortion=jnp.asarray(
-            np.broadcast_to(np.array(distortion), (*shape, len(distortion))), jnp.float32
-        ),
-        T_view_camera=jnp.asarray(np.broadcast_to(T, (*shape, 4, 4)), jnp.float32),
-        pixel_scale=jnp.ones(shape),
-    )
-
-
-def two_cameras():
-    T = np.stack([np.eye(4), np.eye(4)])
-    T[1, :3, :3] = Rotation.from_rotvec([0.0, 0.7, 0.1]).as_matrix()
-    T[1, :3, 3] = [-0.4, 0.0, 0.1]
-    return T
-
-
-def projected(joints, transl, views):
-    points = jnp.asarray(joints + transl[:, None, None], jnp.float32)
-    points = jnp.repeat(points.reshape(len(points), 1, 42, 3), views.K.shape[1], axis=1)
-    in_view = transform(views.T_view_camera, points)
-    pixels = project_perspective(in_view, views.K, views.distortion)
-    return np.array(pixels).reshape(*pixels.shape[:2], 2, 21, 2)
-
-
-@pytest.mark.parametrize("distortion", [(), (-0.3, 0.1, 1e-3, -1e-3, 0.02)])
-@pytest.mark.parametrize("T", [np.eye(4)[None], two_cameras()])
-def test_root_translation_is_recovered(posed, T, distortion):
-    joints = posed[3] - posed[3][:, :1, :1]
-    transl = np.array([0.05, -0.03, 0.7]) + 0.05 * np.random.default_rng(4).normal(size=(6, 3))
-    views = views_of(6, T, distortion=distortion)
-    pixels = projected(joints, transl, views)
-    confidence = np.ones(pixels.shape[:-1])
-    # A missing keypoint is not read.
-    confidence[:, :, 0, 3], pixels[:, :, 0, 3] = 0.0, np.nan
-    found = solve_root_transl(joints, BOTH, pixels, confidence, views)
-    np.testing.assert_allclose(found, transl, atol=2e-4)
-
-
-def test_root_translation_is_in_front_of_the_camera(posed):
-    joints = posed[3] - posed[3][:, :1, :1]
-    transl = np.tile([0.0, 0.0, 0.8], (6, 1))
-    views = views_of(6, np.eye(4)[None])
-    # Seen from behind, as if the hand were mirrored: linear least squares would like depth < 0.
-    pixels = projected(-joints, transl, views)
-    found = solve_root_transl(joints, BOTH, pixels, np.ones(pixels.shape[:-1]), views)
-    depth = joints[..., 2] + found[:, None, None, 2]
-    assert np.isfinite(found).all()
-    assert np.all(found[:, 2] > 0.2)
-    assert np.all(depth > -0.3)
-
-
-def test_nothing_seen_says_nothing(posed):
-    joints = posed[3]
-    views = views_of(6, np.eye(4)[None])
-    nothing = np.zeros((6, 1, 2, 21))
-    found = solve_root_transl(joints, BOTH, np.full((6, 1, 2, 21, 2), np.nan), nothing, views)
-    assert np.all(found == 0)

@@ -7,7 +7,6 @@
 from dataclasses import fields, replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -274,6 +273,79 @@ def test_a_view_that_sees_nothing_may_be_anything(hands):
     assert prepared.params.root_transl[0, 2] == pytest.approx(0.7, abs=1e-3)
 
 
+@pytest.mark.parametrize("bad", [np.nan, 0.0])
+@pytest.mark.parametrize("name", ["K", "distortion"])
+def test_the_place_of_an_unseen_first_view_still_relates_the_others(hands, name, bad):
+    predictions = perspective(hands, [0.0, 0.0, 0.7], views=2)
+    predictions = replace(predictions, distortion=np.zeros((N, 2, 5)))
+    good = prepare(hands, predictions).observations.views.T_view_camera
+    array, keypoints = getattr(predictions, name).copy(), predictions.keypoints_2d.copy()
+    array[0, 0], keypoints[0, 0] = bad, np.nan
+    prepared = prepare(hands, replace(predictions, keypoints_2d=keypoints, **{name: array}))
+    assert prepared.reasons[0] == ""
+    np.testing.assert_array_equal(prepared.observations.views.T_view_camera, good)
+    np.testing.assert_allclose(prepared.params.root_transl[0], [0.0, 0.0, 0.7], atol=1e-3)
+    assert_all_finite((prepared.params, prepared.observations))
+
+
+def with_keypoints(predictions, frame, count):
+    """One frame left with this many keypoints, all of the right hand."""
+    keypoints = predictions.keypoints_by_view().copy()
+    keypoints[frame, :, 1, :, 2] = keypoints[frame, :, 0, count:, 2] = 0.0
+    return replace(predictions, keypoints_2d=keypoints)
+
+
+def test_keypoints_that_cannot_place_the_hands_are_dropped(hands):
+    predictions = with_keypoints(perspective(hands, [0.0, 0.0, 0.7]), 0, 1)
+    prepared = prepare(hands, predictions)
+    assert list(prepared.reasons) == ["", "", "", "", "no hand"]
+    np.testing.assert_array_equal(prepared.root_known, [False, True, True, True, False])
+    assert not prepared.weak_camera_known.any()
+    assert np.all(prepared.observations.keypoints_2d_confidence[0] == 0)
+    assert np.all(prepared.observations.keypoints_2d[0] == 0)
+    assert np.all(prepared.params.root_transl[0] == 0)
+    assert prepared.observations.keypoints_2d_confidence[1].any()
+    (use,) = [t for t in summarise(predictions, hands).terms if t.name == "keypoints_2d"]
+    assert use.frames == 3
+    assert use.remark == "not in 1: no view has 2 keypoints to solve root_transl from"
+    # With a place of its own, a single keypoint acts.
+    given = replace(predictions, root_transl=np.tile([0.0, 0.0, 0.7], (N, 1)))
+    assert prepare(hands, given).observations.keypoints_2d_confidence[0].sum() == 1
+    assert prepare(hands, given).root_known[:4].all()
+
+
+def test_no_root_translation_is_made_up_without_keypoints(hands):
+    predictions = replace(perspective(hands, [0.0, 0.0, 0.7]), keypoints_2d=None)
+    prepared = prepare(hands, predictions)
+    assert not prepared.root_known.any()
+    assert list(prepared.reasons[:4]) == [""] * 4
+
+
+def test_a_root_translation_that_is_not_finite_is_solved(hands):
+    given = np.tile([0.1, 0.2, 0.9], (N, 1))
+    given[:2] = np.nan
+    predictions = replace(perspective(hands, [0.0, 0.0, 0.7]), root_transl=given)
+    prepared = prepare(hands, with_keypoints(predictions, 1, 1))
+    assert list(prepared.reasons[:4]) == [""] * 4
+    np.testing.assert_array_equal(prepared.root_known, [True, False, True, True, False])
+    np.testing.assert_allclose(prepared.params.root_transl[0], [0.0, 0.0, 0.7], atol=1e-3)
+    np.testing.assert_allclose(prepared.params.root_transl[2], [0.1, 0.2, 0.9], atol=1e-6)
+    assert_all_finite((prepared.params, prepared.observations))
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0])
+def test_a_weak_camera_that_nothing_is_seen_by_may_be_anything(hands, bad):
+    predictions = predicted(**_with("weak_camera", 0, bad))
+    keypoints = predictions.keypoints_2d.copy()
+    keypoints[0, ..., 2] = 0.0
+    prepared = prepare(hands, replace(predictions, keypoints_2d=keypoints))
+    assert prepared.reasons[0] == ""
+    np.testing.assert_array_equal(prepared.weak_camera_known, [False, True, True, True, False])
+    assert not prepared.root_known.any()
+    assert_all_finite((prepared.params, prepared.observations))
+    assert prepare(hands, replace(predictions, keypoints_2d=None)).reasons[0] == ""
+
+
 def test_mesh_targets(hands):
     vertices = np.zeros((N, 2, hands.num_vertices, 3))
     vertices[0, 0, 7] = np.nan
@@ -281,6 +353,25 @@ def test_mesh_targets(hands):
     assert_all_finite(observations)
     assert observations.vertices_confidence[0].sum() == 2 * hands.num_vertices - 1
     assert np.all(observations.vertices_confidence[4] == 0)
+
+
+def test_mesh_targets_are_in_metres(hands):
+    rest = np.asarray(hands.v_template, np.float64)
+    vertices = np.tile(rest, (N, 1, 1, 1))
+    vertices[0] *= 1000.0
+    vertices[1, 1] += 1e30
+    # One vertex gone astray is no wrong unit: it is no target.
+    vertices[2, 0, 7] = 1e30
+    prepared = prepare(hands, predicted(vertices=vertices))
+    assert "vertices of the right hand are farther than 0.5 m" in prepared.reasons[0]
+    assert "millimetres" in prepared.reasons[0]
+    assert "vertices of the left hand are farther than 100 m" in prepared.reasons[1]
+    assert list(prepared.reasons[2:4]) == ["", ""]
+    confidence = prepared.observations.vertices_confidence
+    assert confidence[2, 0, 7] == 0
+    assert confidence[2, 0].sum() == hands.num_vertices - 1
+    assert confidence[3, 1].all()
+    assert_all_finite(prepared.observations)
 
 
 @pytest.mark.parametrize(
@@ -302,10 +393,20 @@ def test_a_file_that_cannot_be_used_is_an_error(hands, changes, words):
         assert word in str(error.value)
 
 
-def test_every_array_has_the_dtype_asked_for(hands):
-    prepared = prepare(hands, perspective(hands, [0.0, 0.0, 0.7]))
+def test_a_file_without_frames_is_an_error(hands):
+    for use in (prepare, lambda hands, empty: summarise(empty, hands)):
+        with pytest.raises(InputError, match="at least one frame, found none"):
+            use(hands, predicted().frames(slice(0, 0)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_array_is_the_hosts_and_has_the_dtype_asked_for(hands, dtype):
+    predictions = perspective(hands, [0.0, 0.0, 0.7])
+    predictions = replace(predictions, vertices=np.zeros((N, 2, hands.num_vertices, 3)))
+    prepared = prepare(hands, predictions, dtype=dtype)
     for leaf in jax.tree.leaves((prepared.params, prepared.observations)):
-        assert leaf.dtype in (jnp.float32, jnp.bool_)
+        assert type(leaf) is np.ndarray
+        assert leaf.dtype in (dtype, np.bool_)
 
 
 def test_the_summary_tells_what_will_act(hands):
@@ -328,6 +429,23 @@ def test_the_summary_tells_what_will_act(hands):
     assert "keypoints_2d: 0 of 3 frames (the file has no keypoints_2d)" in text
     assert "skipped: 1 frame: global_orient of the right hand is not finite [f1]" in text
     assert "skipped: 1 frame: no hand [f4]" in text
+
+
+def test_the_summary_follows_the_strategy(hands):
+    predictions = predicted(keypoints_2d=None)
+    weighed = ("joints_3d", "finger_twist", "joint_limits", "collision_squared", "keypoints_2d")
+    uses = {term.name: term for term in summarise(predictions, hands, weighed).terms}
+    assert set(uses) == {*weighed, "relative_translation"}
+    assert uses["finger_twist"].frames == uses["joint_limits"].frames == 4
+    assert uses["collision_squared"].frames == 2
+    assert uses["collision_squared"].remark == "not in 2: it needs both hands"
+    assert uses["keypoints_2d"].remark == "the file has no keypoints_2d"
+    assert uses["relative_translation"].frames == 0
+    assert uses["relative_translation"].remark == "not weighed by this strategy"
+    without = replace(predictions, joints_3d=None)
+    assert {term.name for term in summarise(without, hands, ("collision",)).terms} == {"collision"}
+    with pytest.raises(InputError, match="unknown term colision; known: collision, "):
+        summarise(predictions, hands, ("colision",))
 
 
 def test_every_parameter_field_is_prepared(hands):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.benchmark_data import make_interactions
+from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, refine, tile_size
 from fitting.strategy import load_strategy, override
@@ -137,7 +138,10 @@ def test_one_handed_frames_keep_their_absent_hand(fit, interactions, short):
     valid = predictions.hand_valid.copy()
     valid[0], valid[1] = [True, False], [False, True]
     tau = np.where(valid.all(1)[:, None], predictions.relative_transl, 0).astype(np.float32)
-    lone = replace(predictions, hand_valid=valid, relative_transl=tau)
+    # The weak camera refers to the anchor: the left wrist, where there is no right hand.
+    camera = predictions.weak_camera.copy()
+    camera[1, 1:] += predictions.relative_transl[1, :2]
+    lone = replace(predictions, hand_valid=valid, relative_transl=tau, weak_camera=camera)
     result = fit(lone, short)
     for frame, absent in ((0, 1), (1, 0)):
         for name in ("global_orient", "hand_pose", "betas"):
@@ -248,13 +252,13 @@ def test_tiles_are_constants():
     assert tile_size(jax.devices()[0]) == 8
 
 
-def test_the_full_method_on_synthetic_interactions(hands, fit, interactions):
-    """The one full-length run: penetration gone, error much lower."""
+def test_the_full_method_on_synthetic_interactions(hands, fit):
+    """The one full-length run, sixteen frames: penetration gone, error much lower."""
     from experiments.demo import frame_metrics, penetration
     from fitting.prepare import prepare
     from fitting.refine import pose_params
 
-    truth, predictions = interactions
+    truth, predictions = make_interactions(hands, frames=16, seed=1)
     result = fit(predictions, "ihmr")
 
     def posed(p: TwoHandPredictions):
@@ -266,7 +270,29 @@ def test_the_full_method_on_synthetic_interactions(hands, fit, interactions):
         frame_metrics(h, true_hands, penetration(hands, h.vertices), truth.hand_valid)
         for h in (posed(predictions), posed(result.predictions))
     )
-    assert after["AVE-P (mm)"].mean() < 0.2 * before["AVE-P (mm)"].mean()
+    assert after["AVE-P (mm)"].mean() < 0.1 * before["AVE-P (mm)"].mean()
     assert after["I-MPJPE (mm)"].mean() < 0.7 * before["I-MPJPE (mm)"].mean()
     assert after["MPVPE (mm)"].mean() < 0.7 * before["MPVPE (mm)"].mean()
     assert np.all(result.energy_after.sum(1) <= result.energy_before.sum(1))
+
+
+def test_mesh_targets_are_not_passed_off_as_the_fitted_mesh(fit, interactions, short):
+    _, predictions = interactions
+    targets = np.zeros((5, 2, 778, 3), np.float32)
+    result = fit(replace(predictions, vertices=targets), short)
+    assert "vertices" not in result.arrays()
+
+
+def test_a_term_without_weight_spoils_nothing(fit, interactions, short):
+    _, predictions = interactions
+    absurd = np.full((5, 2, 778, 3), 1e30, np.float32)
+    plain, beside = fit(predictions, short), fit(replace(predictions, vertices=absurd), short)
+    usable = beside.status != SKIPPED_INVALID
+    assert np.isfinite(beside.energy_after[usable]).all()
+    np.testing.assert_array_equal(beside.energy_after[usable], plain.energy_after[usable])
+
+
+def test_limits_from_pose_samples_need_them(hands, interactions, short):
+    bare = replace(hands, pose_samples=None)
+    with pytest.raises(InputError, match="pose samples"):
+        refine(bare, interactions[1], override(short, ["angle_frame=pose_samples"]))

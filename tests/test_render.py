@@ -1,8 +1,11 @@
 """The rasteriser draws the right thing in the right place."""
 
+import os
+
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from experiments.render import (
     LEFT_COLOUR,
@@ -14,11 +17,12 @@ from experiments.render import (
     hand_meshes,
     orthographic_view,
     rasterise,
-    render,
+    save_png,
     vertex_normals,
 )
+from fitting.errors import InputError
 
-RED, BLUE, WHITE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (255, 255, 255)
+RED = (1.0, 0.0, 0.0)
 
 
 def triangle(depth, corners=((2, 2), (12, 2), (2, 12))):
@@ -62,22 +66,19 @@ def test_triangles_that_share_an_edge_leave_no_gap():
 
 def test_the_nearer_triangle_hides_the_farther_one_in_any_order():
     points = np.concatenate([triangle(2.0), triangle(1.0)])
-    colours = np.array([RED] * 3 + [BLUE] * 3)
-    for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 4, 5], [0, 1, 2]]):
-        picture = render(points, np.array(faces), colours, (20, 16))
-        assert tuple(picture[4, 4]) == (0, 0, 255)
-        assert tuple(picture[15, 19]) == WHITE
+    for nearer, faces in enumerate(([[3, 4, 5], [0, 1, 2]], [[0, 1, 2], [3, 4, 5]])):
+        raster = rasterise(points, np.array(faces), (20, 16))
+        assert raster.face[4, 4] == nearer
+        assert raster.face[15, 19] == -1
 
 
-def test_colours_and_depth_are_interpolated():
+def test_weights_and_depth_are_interpolated():
     points = triangle(1.0)
     points[1, 2] = 2.0
-    colours = np.array([(1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)])
-    faces = np.array([[0, 1, 2]])
-    picture = render(points, faces, colours, (20, 16))
+    raster = rasterise(points, np.array([[0, 1, 2]]), (20, 16))
     # Half way from the first corner to the second.
-    assert tuple(picture[2, 7]) == (128, 128, 128)
-    assert rasterise(points, faces, (20, 16)).depth[2, 7] == pytest.approx(1.5)
+    np.testing.assert_allclose(raster.barycentric[2, 7], [0.5, 0.5, 0.0], atol=1e-12)
+    assert raster.depth[2, 7] == pytest.approx(1.5)
 
 
 def test_what_lies_behind_or_beside_the_picture_is_left_out():
@@ -95,8 +96,7 @@ def test_sphere_normals_point_outwards():
     np.testing.assert_allclose(normals, ball.vertices / 0.05, atol=0.02)
 
 
-@pytest.mark.parametrize("shading", ["smooth", "flat"])
-def test_sphere_is_a_disc_of_its_size(shading):
+def test_sphere_is_a_disc_of_its_size():
     picture = orthographic_view(
         [sphere(0.05)],
         direction=(0, 0, 1),
@@ -104,7 +104,6 @@ def test_sphere_is_a_disc_of_its_size(shading):
         size_px=100,
         centre=(0, 0, 0),
         extent_m=0.2,
-        shading=shading,
     )
     disc = drawn(picture)
     assert disc.sum() == pytest.approx(np.pi * 25**2, rel=0.04)
@@ -212,3 +211,21 @@ def test_contact_sheet_holds_every_picture():
     )
     for tone in (10, 60, 110, 160):
         assert np.all(sheet == tone, axis=-1).sum() >= 600
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path, picture = tmp_path / "new" / "picture.png", np.zeros((4, 5, 3), np.uint8)
+    save_png(picture, path)
+    np.testing.assert_array_equal(np.array(Image.open(path)), picture)
+    before = path.read_bytes()
+
+    def fails(image, file, **_):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Image.Image, "save", fails)
+    with pytest.raises(OSError, match="disk full"):
+        save_png(picture + 1, path)
+    assert path.read_bytes() == before and os.listdir(path.parent) == ["picture.png"]
+    with pytest.raises(InputError, match=r"ends in \.png"):
+        save_png(picture, tmp_path / "picture.jpg")

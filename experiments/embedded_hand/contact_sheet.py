@@ -126,7 +126,6 @@ def main() -> None:
     rows[-1] += [
         _both_hands(hand, poses, names) for names in (("relaxed", "spread"), ("thumb up", "fist"))
     ]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
     save_png(contact_sheet(rows), arguments.out)
 
 

@@ -33,6 +33,9 @@ _HANDS_OF_TYPE: Final = {
 }
 
 
+_CAMERA_SHAPES: Final = {"campos": (3,), "camrot": (3, 3), "focal": (2,), "princpt": (2,)}
+
+
 def read_interhand(path: Path) -> TwoHandPredictions:
     """Read one set of annotations: joints, keypoints and camera of every annotated image.
 
@@ -44,15 +47,16 @@ def read_interhand(path: Path) -> TwoHandPredictions:
     """
     files = [_read_json(file) for file in _find_files(Path(path))]
     (data_file, data), (camera_file, cameras), (joint_file, joints) = files
-    images = {_entry(data_file, i, "id"): i for i in _entry(data_file, data, "images")}
+    images = {str(_entry(data_file, i, "id")): i for i in _list(data_file, data, "images")}
     frames = []
-    for annotation in _entry(data_file, data, "annotations"):
+    for annotation in _list(data_file, data, "annotations"):
         _require(data_file, annotation, ("image_id", "joint_valid"))
-        image = _entry(data_file, images, annotation["image_id"], "an image with the id")
+        image = _entry(data_file, images, str(annotation["image_id"]), "an image with the id")
         _require(data_file, image, ("capture", "camera", "frame_idx"))
         camera = _camera(camera_file, cameras, image)
         world_mm, valid = _joints(joint_file, joints, image)
-        frames.append(_frame(annotation, image, camera, world_mm, valid))
+        in_image = _flags(data_file, annotation, f"annotation of image {annotation['image_id']}")
+        frames.append(_frame(annotation, image, camera, world_mm, valid, in_image))
     if not frames:
         raise InputError(f"{data_file}: expected at least one annotation, found none")
     joined = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
@@ -66,13 +70,13 @@ def _frame(
     camera: dict[str, np.ndarray],
     world_mm: np.ndarray,
     valid: np.ndarray,
+    in_image: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """The canonical fields of one image, joints as (2, 21, ...)."""
     present = np.any(valid, axis=-1)
     if annotation.get("hand_type_valid", 1):
-        present = np.array(_HANDS_OF_TYPE.get(annotation.get("hand_type", ""), present))
+        present = np.array(_HANDS_OF_TYPE.get(str(annotation.get("hand_type")), present))
     seen_3d = valid & present[:, None]
-    in_image = np.asarray(annotation["joint_valid"], bool).reshape(2, 21)[:, _TO_MANO]
     seen_2d = seen_3d & in_image
 
     R, centre, K = camera["R"], camera["centre_mm"] / 1000, camera["K"]
@@ -101,13 +105,16 @@ def _with_confidence(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 def _camera(file: Path, cameras: dict, image: dict[str, Any]) -> dict[str, np.ndarray]:
     capture = _entry(file, cameras, str(image["capture"]), "the capture")
-    found = {
-        key: np.asarray(
-            _entry(file, _entry(file, capture, key), str(image["camera"]), f"{key} of the camera"),
-            np.float64,
-        )
-        for key in ("campos", "camrot", "focal", "princpt")
-    }
+    number = str(image["camera"])
+    found = {}
+    for key, shape in _CAMERA_SHAPES.items():
+        value = _entry(file, _entry(file, capture, key), number, f"{key} of the camera")
+        found[key] = _numbers(value)
+        if found[key].shape != shape:
+            raise InputError(
+                f"{file}: {key} of camera {number}: expected numbers of shape {shape}, found "
+                f"{_shape(found[key])}"
+            )
     K = np.eye(3)
     K[[0, 1], [0, 1]], K[:2, 2] = found["focal"], found["princpt"]
     return {"R": found["camrot"], "centre_mm": found["campos"], "K": K}
@@ -116,19 +123,42 @@ def _camera(file: Path, cameras: dict, image: dict[str, Any]) -> dict[str, np.nd
 def _joints(file: Path, joints: dict, image: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """World joints (2, 21, 3) in mm and which of them count; none for a frame without any."""
     capture = _entry(file, joints, str(image["capture"]), "the capture")
-    frame = capture.get(str(image["frame_idx"]))
-    if frame is None:
+    number = str(image["frame_idx"])
+    if isinstance(capture, dict) and number not in capture:
         return np.zeros((2, 21, 3)), np.zeros((2, 21), bool)
-    world_mm = np.asarray(_entry(file, frame, "world_coord"), np.float64)
-    valid = np.asarray(_entry(file, frame, "joint_valid"), bool)
-    if world_mm.shape != (42, 3) or valid.size != 42:
+    frame = _entry(file, capture, number, "the frame")
+    where = f"frame {number} of capture {image['capture']}"
+    world_mm = _numbers(_entry(file, frame, "world_coord"))
+    if world_mm.shape != (42, 3):
         raise InputError(
-            f"{file}: frame {image['frame_idx']} of capture {image['capture']}: expected 42 "
-            f"joints, found world_coord {world_mm.shape} and joint_valid {valid.shape}"
+            f"{file}: {where}: world_coord: expected numbers of shape (42, 3), found "
+            f"{_shape(world_mm)}"
         )
-    world_mm, valid = world_mm.reshape(2, 21, 3), valid.reshape(2, 21)
-    valid = valid & np.all(np.isfinite(world_mm), axis=-1)
-    return world_mm[:, _TO_MANO], valid[:, _TO_MANO]
+    valid = _flags(file, frame, where)
+    world_mm = world_mm.reshape(2, 21, 3)[:, _TO_MANO]
+    return world_mm, valid & np.all(np.isfinite(world_mm), axis=-1)
+
+
+def _flags(file: Path, mapping: dict, where: str) -> np.ndarray:
+    """`joint_valid` of both hands, (2, 21)."""
+    valid = _numbers(_entry(file, mapping, "joint_valid"))
+    if valid.size != 42:
+        raise InputError(
+            f"{file}: {where}: joint_valid: expected 42 numbers, one a joint, found {_shape(valid)}"
+        )
+    return (valid.reshape(2, 21) > 0)[:, _TO_MANO]
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """A nest of lists as numbers; an empty array where it is none of numbers."""
+    try:
+        return np.asarray(value, np.float64)
+    except (ValueError, TypeError):
+        return np.zeros(0)
+
+
+def _shape(array: np.ndarray) -> str:
+    return f"shape {array.shape}" if array.size else "no numbers"
 
 
 def _find_files(path: Path) -> list[Path]:
@@ -163,12 +193,23 @@ def _read_json(file: Path) -> tuple[Path, dict]:
     return file, value
 
 
+def _list(file: Path, mapping: dict, key: str) -> list:
+    value = _entry(file, mapping, key)
+    if not isinstance(value, list):
+        raise InputError(f"{file}: {key}: expected a list, found {type(value).__name__}")
+    return value
+
+
 def _require(file: Path, mapping: dict, keys: tuple[str, ...]) -> None:
     for key in keys:
         _entry(file, mapping, key)
 
 
-def _entry(file: Path, mapping: dict, key: Any, what: str = "the key") -> Any:
+def _entry(file: Path, mapping: Any, key: str, what: str = "the key") -> Any:
+    if not isinstance(mapping, dict):
+        raise InputError(
+            f"{file}: expected {what} {key!r} in an object, found {type(mapping).__name__}"
+        )
     if key not in mapping:
         some = ", ".join(map(str, list(mapping)[:5]))
         raise InputError(

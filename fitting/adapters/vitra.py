@@ -40,27 +40,40 @@ def read_vitra(path: Path) -> TwoHandPredictions:
     """Read one episode. Its joints are targets too: they are what the parameters must explain.
 
     Raises:
-        InputError: no such episode, or a key is missing or has the wrong shape.
+        InputError: no such episode, one without frames, or a key is missing or has the wrong
+            shape.
     """
-    episode = read_object_npy(Path(path))
+    path = Path(path)
+    episode = read_object_npy(path)
     extrinsics = _array(path, episode, "extrinsics", ("N", 4, 4))
     frames = len(extrinsics)
+    if frames == 0:
+        raise InputError(f"{path}: extrinsics: expected at least one frame, found no frames")
     intrinsics = _array(path, episode, "intrinsics", (3, 3))
     hands = [_read_hand(path, episode, side, frames) for side in SIDES]
     joined = {name: np.stack([hand[name] for hand in hands], axis=1) for name in hands[0]}
     wrists, hand_valid = joined["joints_3d"][:, :, 0, :3], joined["hand_valid"]
     both, right = hand_valid.all(-1, keepdims=True), hand_valid[:, :1]
-    numbers = np.asarray(episode.get("video_decode_frame", np.arange(frames))).reshape(-1)
-    name = str(episode.get("video_name", Path(path).stem))
+    name = str(episode.get("video_name", path.stem))
     return TwoHandPredictions(
         **joined,
         relative_transl=np.where(both, wrists[:, 1] - wrists[:, 0], 0.0),
         root_transl=np.where(right, wrists[:, 0], wrists[:, 1]),
         K=np.broadcast_to(intrinsics, (frames, 1, 3, 3)),
         T_camera_world=extrinsics[:, None],
-        frame_id=np.array([f"{name}/{int(number):06d}" for number in numbers]),
+        frame_id=np.array([f"{name}/{n:06d}" for n in _frame_numbers(episode, frames)]),
         sequence_id=np.zeros(frames, np.int64),
     )
+
+
+def _frame_numbers(episode: dict[str, Any], frames: int) -> list[int]:
+    """The frames' numbers in the video, or in the episode where it does not tell them all."""
+    given = episode.get("video_decode_frame")
+    if isinstance(given, np.ndarray) and given.dtype.kind in "iuf":
+        numbers = given.reshape(-1)
+        if len(numbers) == frames and np.isfinite(numbers).all():
+            return [int(number) for number in numbers]
+    return list(range(frames))
 
 
 def _read_hand(path: Path, episode: dict[str, Any], side: str, frames: int) -> dict:
@@ -68,12 +81,13 @@ def _read_hand(path: Path, episode: dict[str, Any], side: str, frames: int) -> d
     hand = episode.get(side)
     if not isinstance(hand, dict):
         raise InputError(f"{path}: expected a dictionary under {side!r}, found none")
-    kept = np.asarray(_value(path, hand, "kept_frames", side)).reshape(-1) != 0
-    if len(kept) != frames:
+    kept = _numeric(_value(path, hand, "kept_frames", side))
+    if kept is None or kept.size != frames:
         raise InputError(
-            f"{path}: {side}/kept_frames: expected {frames} entries as in extrinsics, found "
-            f"{len(kept)}"
+            f"{path}: {side}/kept_frames: expected {frames} numbers as there are in extrinsics, "
+            f"found {'something else' if kept is None else kept.size}"
         )
+    kept = (kept.reshape(-1) != 0) & np.isfinite(kept.reshape(-1))
     arrays = {
         name: _array(path, hand, name, shape, side=side, frames=frames)
         for name, shape in _HAND_SHAPES.items()
@@ -111,16 +125,27 @@ def _array(
     frames: int | None = None,
 ) -> np.ndarray:
     """A numeric array of the expected shape; "N" is the number of frames."""
-    array = np.asarray(_value(path, values, name, side))
-    expected = tuple(n if n != "N" else array.shape[:1] and (frames or len(array)) for n in shape)
-    if array.shape != expected or array.dtype.kind not in "iuf":
-        where = f"{side}/{name}" if side else name
-        raise InputError(
-            f"{path}: {where}: expected numbers of shape {shape}"
-            + (f" with N = {frames}" if frames is not None else "")
-            + f", found {array.dtype} of shape {array.shape}"
-        )
-    return array
+    array = _numeric(_value(path, values, name, side))
+    shown = "no array of numbers" if array is None else f"{array.dtype} of shape {array.shape}"
+    if array is not None and array.ndim == len(shape):
+        expected = tuple((frames or len(array)) if n == "N" else n for n in shape)
+        if array.shape == expected:
+            return array
+    where = f"{side}/{name}" if side else name
+    raise InputError(
+        f"{path}: {where}: expected numbers of shape {shape}"
+        + (f" with N = {frames}" if frames is not None else "")
+        + f", found {shown}"
+    )
+
+
+def _numeric(value: Any) -> np.ndarray | None:
+    """The value as an array of numbers, None where it is none."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        return None
+    return array if array.dtype.kind in "biuf" else None
 
 
 def _value(path: Path, values: dict[str, Any], name: str, side: str = "") -> Any:

@@ -27,10 +27,10 @@ def winding_number(
         triangles: corners of the open mesh's faces.
         caps: corners of faces that close it.
     """
-    cap_volume = _perturbed(_signed_volume(points, caps), caps)
-    crossings = _ray_crossings(points, triangles, _signed_volume(points, triangles))
+    cap_volume = _perturbed(signed_volume(points, caps), caps)
+    crossings = _ray_crossings(points, triangles, signed_volume(points, triangles))
     crossings += _ray_crossings(points, caps, cap_volume)
-    cap_angle = jnp.sum(_solid_angle(points, caps, cap_volume), axis=-1)
+    cap_angle = jnp.sum(solid_angle(points, caps, cap_volume), axis=-1)
     return crossings.astype(points.dtype) - cap_angle / (4 * jnp.pi)
 
 
@@ -96,7 +96,7 @@ def _ray_crossings(points: Array, triangles: Array, volume: Array) -> Array:
     return jnp.sum(jnp.where(ahead, winding, 0), axis=-1)
 
 
-def _signed_volume(points: Array, triangles: Array) -> Array:
+def signed_volume(points: Array, triangles: Array) -> Array:
     """Six times each tetrahedron's volume, n . (a - q): positive where q is behind the face."""
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     n = jnp.cross(b - a, c - a)
@@ -118,7 +118,7 @@ def _perturbed(volume: Array, triangles: Array) -> Array:
     return jnp.where(volume == 0, jnp.sign(tie) * jnp.finfo(volume.dtype).tiny, volume)
 
 
-def _solid_angle(points: Array, triangles: Array, volume: Array) -> Array:
+def solid_angle(points: Array, triangles: Array, volume: Array) -> Array:
     """Signed solid angle (van Oosterom and Strackee, 1983), from the same volume as the rays.
 
     The two must flip together where a point passes through a cap.

@@ -144,19 +144,27 @@ def box_centre(vertices: Float[Array, "*batch V 3"]) -> Float[Array, "*batch 3"]
 
 def _crossings_towards(points: Array, end: Array, triangles: Array) -> Array:
     """Triangles that the segments from points to one end cross (Moeller and Trumbore, 1997)."""
-    direction = end - points
-    a, edge_1, edge_2 = (
-        triangles[:, 0],
-        triangles[:, 1] - triangles[:, 0],
-        triangles[:, 2] - triangles[:, 0],
-    )
-    p = jnp.cross(direction[:, None], edge_2)
-    determinant = jnp.sum(p * edge_1, axis=-1)
+    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    edge_1, edge_2 = _components(b - a), _components(c - a)
+    direction = [x[:, None] for x in _components(end - points)]
+    offset = [x[:, None] - y for x, y in zip(_components(points), _components(a), strict=True)]
+    p = _cross(direction, edge_2)
+    determinant = _dot(p, edge_1)
     inverse = 1 / jnp.where(determinant != 0, determinant, 1)
-    offset = points[:, None] - a
-    u = jnp.sum(offset * p, axis=-1) * inverse
-    q = jnp.cross(offset, edge_1)
-    v = jnp.sum(q * direction[:, None], axis=-1) * inverse
-    t = jnp.sum(q * edge_2, axis=-1) * inverse
+    q = _cross(offset, edge_1)
+    u, v = _dot(offset, p) * inverse, _dot(q, direction) * inverse
+    t = _dot(q, edge_2) * inverse
     crossed = (determinant != 0) & (u >= 0) & (v >= 0) & (u + v <= 1) & (t >= 0) & (t <= 1)
     return jnp.sum(crossed, axis=-1)
+
+
+def _components(vectors: Array) -> list[Array]:
+    return [vectors[..., i] for i in range(3)]
+
+
+def _cross(a: list[Array], b: list[Array]) -> list[Array]:
+    return [a[i - 2] * b[i - 1] - a[i - 1] * b[i - 2] for i in range(3)]
+
+
+def _dot(a: list[Array], b: list[Array]) -> Array:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -35,6 +35,7 @@ from mano_jax.model import Hands
 from mano_jax.procedural import procedural_hands
 from objectives.collision import (
     CollisionEngine,
+    Found,
     box_scale,
     collision_energy,
     depths,
@@ -179,6 +180,9 @@ def step_times(
     def pose(p):
         return posed_hands(hands, p, anchor).vertices
 
+    def refresh_search(engine: CollisionEngine, p: TwoHandParams) -> Found:
+        return search(hands, pose(p), active, engine=engine)
+
     def kept(p, found):
         vertices = pose(p)
         depth = depths(hands, vertices, found)
@@ -186,7 +190,7 @@ def step_times(
 
     times = {}
     for engine in ("exact", "culled"):
-        find = jax.jit(lambda p, e=engine: search(hands, pose(p), active, engine=e))
+        find = jax.jit(partial(refresh_search, engine))
         found = find(some)
         step = jax.jit(jax.value_and_grad(kept))
         refresh = milliseconds(find, some, repeats=repeats)

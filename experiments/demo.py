@@ -59,8 +59,8 @@ def run_demo(
         force=force,
     )
     steps = (read_predictions(paths["predictions.npz"]), result.predictions)
-    true_hands = _pose(hands, truth)
-    posed = tuple(_pose(hands, step) for step in steps)
+    true_hands = pose_predictions(hands, truth)
+    posed = tuple(pose_predictions(hands, step) for step in steps)
     depths = tuple(penetration(hands, p.vertices) for p in posed)
     metrics = [
         frame_metrics(p, true_hands, d, truth.hand_valid)
@@ -110,6 +110,7 @@ def frame_metrics(
     }
 
 
-def _pose(hands: Hands, predictions: TwoHandPredictions) -> PosedHands:
+def pose_predictions(hands: Hands, predictions: TwoHandPredictions) -> PosedHands:
+    """Both hands of every frame in the anchor frame, metres."""
     prepared = prepare(hands, predictions)
     return pose_params(hands, prepared.params, jnp.asarray(prepared.observations.left_anchor))

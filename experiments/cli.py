@@ -308,6 +308,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run() -> NoReturn:
     """The process's entry point: `main`, and the end of the process."""
     signal.signal(signal.SIGINT, _interrupt)
+    _use_every_core()
     try:
         code = main()
     except KeyboardInterrupt:
@@ -316,6 +317,18 @@ def run() -> NoReturn:
         # XLA's threads may still compute, and crash in the interpreter's orderly shutdown.
         _leave()
     sys.exit(code)
+
+
+def _use_every_core() -> None:
+    """Let JAX see a device for every core of the processor, unless the user said how many.
+
+    Programs as small as a fit's run on one core each. To be said before JAX is imported.
+    """
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -8,7 +8,8 @@ All engines search the same synthetic frames of touching hands in one process: `
   error of AVE-P and MAX-P;
 * speed: the energy from vertices, freshly searched; a solver step (energy and gradient from
   parameters, the search kept for ten steps, a tenth of it counted); frames apart;
-* memory: what the compiled energy and gradient allocate, by batch size.
+* batches: the energy by `culled` and what its compiled energy and gradient allocate, a frame, by
+  batch size.
 
     python -m experiments.collision_engines --out experiments/results/collision_engines_cpu.json
 
@@ -58,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=QUESTION)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--frames", type=int, default=64, help="frames of touching hands")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64, 256, 1024, 4096])
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each program")
     parser.add_argument("--plot", type=Path, help="PNG to draw from the record")
     options = parser.parse_args()
@@ -81,6 +82,7 @@ def measure(frames: int, batches: list[int], repeats: int) -> dict[str, Any]:
         "accuracy": accuracy(hands, vertices, active),
         "energy_ms_per_frame": energy_times(hands, vertices, active, repeats),
         "solver_step_ms_per_frame": step_times(hands, params, active, repeats),
+        "batch_ms_per_frame": batch_times(hands, vertices, batches, repeats),
         "memory_mb_per_frame": memory(hands, vertices, batches),
         "provenance": provenance("experiments.collision_engines"),
     }
@@ -208,6 +210,20 @@ def step_times(
     return times
 
 
+def batch_times(
+    hands: Hands, vertices: Array, batches: list[int], repeats: int
+) -> dict[str, dict[str, float]]:
+    """Median time of F_col a frame by batch size: the same frames over and over."""
+    rows: dict[str, dict[str, float]] = {}
+    for name, placed in (("culled", vertices), ("culled, hands apart", vertices.at[:, 1].add(1.0))):
+        for batch in batches:
+            frames = placed[jnp.arange(batch) % len(placed)]
+            run = jax.jit(partial(engine_energy, hands, "culled"))
+            total = milliseconds(run, frames, jnp.ones(batch, bool), repeats=repeats)
+            rows.setdefault(name, {})[str(batch)] = total / batch
+    return rows
+
+
 def memory(hands: Hands, vertices: Array, batches: list[int]) -> dict[str, dict[str, float]]:
     """Temporary memory of the compiled energy and gradient, MB a frame."""
 
@@ -262,6 +278,15 @@ def table(record: dict[str, Any]) -> str:
     lines += ["", "| solver step | ms a frame |", "|---|---|"]
     for name, value in record["solver_step_ms_per_frame"].items():
         lines.append(f"| {name} | {value:.3f} |")
+    for title, rows in (
+        ("energy, ms a frame", record["batch_ms_per_frame"]),
+        ("temporary memory, MB a frame", record["memory_mb_per_frame"]),
+    ):
+        batches = list(next(iter(rows.values())))
+        lines += ["", f"| {title}, by batch size | {' | '.join(batches)} |"]
+        lines += ["|---" * (len(batches) + 1) + "|"]
+        for name, row in rows.items():
+            lines.append(f"| {name} | {' | '.join(f'{value:.3f}' for value in row.values())} |")
     return "\n".join(lines)
 
 

@@ -19,8 +19,9 @@ from fitting.parameters import step_size_of_fields
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
 from objectives.collision import CollisionEngine, Found
+from objectives.collision_terms import search_collisions
 from objectives.problem import Observations, TwoHandParams
-from objectives.total import Priors, search_collisions, term_energies, weighted_sum
+from objectives.total import Priors, term_energies, weighted_sum
 
 # The paper's momenta; optax's own defaults, written out because results depend on them.
 _ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)

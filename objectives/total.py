@@ -1,6 +1,6 @@
 """Every term of the objective by name, and their weighted sum."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from mano_jax.model import Hands
 from objectives import collision
+from objectives.collision_terms import COLLISION_TERMS, collision_energies
 from objectives.fingers import finger_twist_energy
 from objectives.joint_limits import AngleFrame, JointLimits, joint_limit_energy, joint_limits
 from objectives.keypoints import joints_3d_energy, keypoints_2d_energy
@@ -18,7 +19,6 @@ from objectives.pose_prior import PosePrior, pose_prior, pose_prior_energy
 from objectives.problem import (
     Observations,
     TwoHandParams,
-    both_hands,
     posed_hands,
     posed_joints,
 )
@@ -42,9 +42,6 @@ TERMS: Final[dict[str, str]] = {
     "contact": "sum of squared gaps of skin within 5 mm of the other hand, m^2",
 }
 """Name and meaning of each term, in the order of every table of energies."""
-
-_COLLISION_TERMS = ("collision", "collision_squared", "collision_robust", "contact")
-_SURFACE_TERMS = (*_COLLISION_TERMS, "vertices")
 
 
 @jax.tree_util.register_dataclass
@@ -83,12 +80,18 @@ def term_energies(
         found: what `search_collisions` found for these terms; None searches afresh, exactly.
     """
     valid = observations.hand_valid
-    if any(term in _SURFACE_TERMS for term in terms):
+    joints = posed_joints(hands, params, observations.left_anchor)
+    collision_terms = tuple(term for term in terms if term in COLLISION_TERMS)
+    collisions = {}
+    if collision_terms:
+        collisions = collision_energies(hands, params, observations, collision_terms, found)
+
+    def vertices_term() -> Array:
+        if observations.vertices is None:
+            return jnp.zeros_like(params.betas[..., 0, 0])
         posed = posed_hands(hands, params, observations.left_anchor)
-        joints = posed.joints
-        on_surface = _surface_energies(hands, posed.vertices, observations, terms, found)
-    else:
-        joints, on_surface = posed_joints(hands, params, observations.left_anchor), {}
+        return vertices_energy(posed.vertices, observations)
+
     energies = {
         "keypoints_2d": lambda: keypoints_2d_energy(params, joints, observations),
         "joints_3d": lambda: joints_3d_energy(joints, observations),
@@ -99,40 +102,9 @@ def term_energies(
         "bone_scale": lambda: bone_scale_energy(joints, valid),
         "shape_prior": lambda: shape_prior_energy(params.betas, valid),
         "pose_prior": lambda: pose_prior_energy(priors.pose_prior, params.hand_pose, valid),
-        **on_surface,
+        "vertices": vertices_term,
     }
-    return {term: energies[term]() for term in terms}
-
-
-def _surface_energies(
-    hands: Hands,
-    vertices: Float[Array, "*batch 2 V 3"],
-    observations: Observations,
-    terms: tuple[str, ...],
-    found: collision.Found | None,
-) -> dict[str, Callable[[], Array]]:
-    """The terms that need the posed surface."""
-    on_surface = {"vertices": lambda: vertices_energy(vertices, observations)}
-    if not any(term in _COLLISION_TERMS for term in terms):
-        return on_surface
-    active = both_hands(observations.hand_valid)
-    kept = _search(hands, vertices, active, terms, "exact") if found is None else found
-    depth = collision.depths(hands, vertices, kept)
-
-    def contact_energy() -> Array:
-        if not isinstance(kept, collision.Search):
-            raise TypeError("contact needs a search of the surface; found a voxel grid")
-        distance = collision.surface_distance(hands, vertices, kept)
-        return collision.contact_energy(distance, jnp.greater(depth, 0), active)
-
-    return on_surface | {
-        "collision": lambda: collision.collision_energy(
-            depth, collision.direction_scale(vertices, kept), active
-        ),
-        "collision_squared": lambda: collision.squared_depth_energy(depth, active),
-        "collision_robust": lambda: collision.robust_depth_energy(depth, active),
-        "contact": contact_energy,
-    }
+    return {term: collisions[term] if term in collisions else energies[term]() for term in terms}
 
 
 def weighted_sum(
@@ -144,32 +116,6 @@ def weighted_sum(
         (weights[term] * energy for term, energy in energies.items() if term in weights),
         start=jnp.zeros_like(next(iter(energies.values()))),
     )
-
-
-def search_collisions(
-    hands: Hands,
-    params: TwoHandParams,
-    observations: Observations,
-    *,
-    terms: tuple[str, ...],
-    engine: collision.CollisionEngine = "culled",
-) -> collision.Found:
-    """A fresh collision search for these terms, to be kept for some steps as `found`."""
-    posed = posed_hands(hands, params, observations.left_anchor)
-    return _search(hands, posed.vertices, both_hands(observations.hand_valid), terms, engine)
-
-
-def _search(
-    hands: Hands,
-    vertices: Array,
-    active: Array,
-    terms: tuple[str, ...],
-    engine: collision.CollisionEngine,
-) -> collision.Found:
-    """Attraction needs the faces nearest to skin that is outside too: `exact` alone has them."""
-    if "contact" in terms:
-        return collision.search_exact(hands, vertices, active, everywhere=True)
-    return collision.search(hands, vertices, active, engine=engine)
 
 
 def acting_terms(observations: Observations) -> dict[str, Array]:

@@ -307,3 +307,27 @@ def test_demo_and_refine_give_the_same(tmp_path, capsys):
     for name in a:
         np.testing.assert_array_equal(a[name], b[name])
     assert main(["demo", "--frames", "2", "--out", str(folder)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("told", "devices"),
+    [
+        ({}, None),
+        ({"JAX_NUM_CPU_DEVICES": "1"}, "1"),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "3"),
+    ],
+)
+def test_every_core_is_a_device_unless_told_otherwise(told, devices):
+    program = (
+        "from experiments.cli import _use_every_core as use; use(); "
+        "import jax; print(len(jax.devices()))"
+    )
+    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**clean, "JAX_PLATFORMS": "cpu", **told},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == (devices or str(len(os.sched_getaffinity(0))))

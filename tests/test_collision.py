@@ -12,10 +12,11 @@ import trimesh
 from fitting.adam import run_stage, stage_program
 from fitting.parameters import PARAMETER_GROUPS
 from fitting.strategy import Acceptance, Stage, Strategy
-from mano_jax.model import assemble, pose_hands
+from mano_jax.loading import load_hands
+from mano_jax.model import Hands, assemble, pose_hands
 from mano_jax.topology import cap_faces
 from objectives.collision import (
-    Rooms,
+    Blocking,
     box_scale,
     collision_energy,
     contact_energy,
@@ -32,12 +33,13 @@ from objectives.collision import (
 )
 from objectives.collision.geometry import (
     barycentric_of_closest,
-    closest_face,
     winding_number,
 )
+from objectives.collision.tiles import closest_faces
 from objectives.collision.voxel import CELLS, box_centre, depth_grid, sample_grid
+from objectives.collision_terms import search_collisions
 from objectives.problem import Observations, TwoHandParams, posed_hands
-from objectives.total import make_priors
+from objectives.total import make_priors, term_energies
 from tests.objective_cases import mirrored_params
 
 
@@ -52,14 +54,29 @@ def closest_by_igl(queries, vertices, faces) -> tuple[np.ndarray, ...]:
 
 
 @pytest.fixture(scope="module")
+def hands() -> Hands:
+    """The hand model that MANOFIT_HANDS names; the embedded one where it names none."""
+    return load_hands()
+
+
+def some_poses(hands: Hands, rng: np.random.Generator, count: int) -> jnp.ndarray:
+    """Finger poses of both hands, (count, 2, 15, 3): the model's own samples where it has them."""
+    if hands.pose_samples is None:
+        drawn = np.asarray(hands.pose_mean) + rng.normal(0, 0.3, (count, 2, 15, 3))
+        return jnp.asarray(drawn, jnp.float32)
+    pick = rng.integers(0, len(hands.pose_samples[0]), (2, count))
+    return jnp.stack([hands.pose_samples[h][pick[h]] for h in range(2)], axis=1)
+
+
+@pytest.fixture(scope="module")
 def interlocked(hands):
     """Vertices of eight frames of two hands that run into each other, (8, 2, V, 3)."""
     rng = np.random.default_rng(3)
-    pick = rng.integers(0, len(hands.pose_samples[0]), (2, 8))
+    poses = some_poses(hands, rng, 8)
     posed = pose_hands(
         hands,
         global_orient=jnp.asarray(rng.normal(size=(8, 2, 3)), jnp.float32),
-        hand_pose=jnp.stack([hands.pose_samples[h][pick[h]] for h in range(2)], axis=1),
+        hand_pose=poses,
         betas=jnp.asarray(rng.normal(0, 0.5, (8, 2, 10)), jnp.float32),
     )
     tau = jnp.asarray(rng.normal(0, 0.02, (8, 3)), jnp.float32)
@@ -137,8 +154,11 @@ def test_boxes_apart_are_skipped_and_right(hands, interlocked):
 
 def test_closest_face_is_the_first_of_the_closest():
     triangle = jnp.array([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], jnp.float32)
-    triangles = jnp.stack([triangle + 5, triangle, triangle])
-    assert closest_face(jnp.zeros((1, 3), jnp.float32), triangles)[0] == 1
+    triangles = jnp.stack([triangle + 5, triangle, triangle, triangle - 5])[None]
+    point, every = jnp.zeros((1, 1, 3), jnp.float32), jnp.ones((1, 4), bool)
+    for faces in (1, 2, 4):
+        face, _ = closest_faces(point, every[:, :1], triangles, every, Blocking(1, 4, faces))
+        assert face[0, 0] == 1
 
 
 def test_closest_point_in_every_region_of_a_triangle():
@@ -248,10 +268,10 @@ def test_memory_is_bounded(hands, interlocked, engine):
 def interlocked_params(hands):
     """Parameters of four frames of two hands that run into each other."""
     rng = np.random.default_rng(5)
-    pick = rng.integers(0, len(hands.pose_samples[0]), (2, 4))
+    poses = some_poses(hands, rng, 4)
     return TwoHandParams(
         global_orient=jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32),
-        hand_pose=jnp.stack([hands.pose_samples[h][pick[h]] for h in range(2)], axis=1),
+        hand_pose=poses,
         betas=jnp.asarray(rng.normal(0, 0.5, (4, 2, 10)), jnp.float32),
         relative_transl=jnp.asarray(rng.normal(0, 0.02, (4, 3)), jnp.float32),
         root_transl=jnp.zeros((4, 3), jnp.float32),
@@ -292,6 +312,46 @@ def test_energy_gradient_to_every_group(hands, interlocked_params, group):
             analytic = jnp.sum(getattr(gradient, field) * direction)
             assert field == "root_transl" or abs(analytic) > 1e-3
             np.testing.assert_allclose(analytic, (up - down) / (2 * step), rtol=1e-5, atol=1e-9)
+
+
+def test_terms_with_a_kept_search_equal_the_depths_own(hands, interlocked_params):
+    """Values and gradients of all collision terms, some frames apart; and nothing found at all."""
+    terms = ("collision", "collision_squared", "collision_robust")
+    apart = jnp.array([0, 1, 0, 0], jnp.float32)[:, None]
+    params = dataclasses.replace(
+        interlocked_params, relative_transl=interlocked_params.relative_transl + apart
+    )
+    seen = Observations(jnp.ones((4, 2), bool), jnp.zeros(4, bool))
+    priors = make_priors(hands, "bone_aligned")
+    weights = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (3, 4)), jnp.float32)
+    found = search_collisions(hands, params, seen, terms=terms)
+    hit = found.inside.any(axis=(1, 2))
+    assert hit[2] and not hit[1]
+
+    def by_terms(params, found):
+        energies = term_energies(hands, priors, params, seen, terms=terms, found=found)
+        return jnp.sum(weights * jnp.stack([energies[term] for term in terms]))
+
+    def by_depths(params, found):
+        vertices = posed_hands(hands, params, seen.left_anchor).vertices
+        depth, active = penetration_depth(hands, vertices, found), jnp.ones(4, bool)
+        energies = [
+            collision_energy(depth, box_scale(vertices)[..., ::-1], active),
+            squared_depth_energy(depth, active),
+            robust_depth_energy(depth, active),
+        ]
+        return jnp.sum(weights * jnp.stack(energies))
+
+    value, gradient = jax.jit(jax.value_and_grad(by_terms))(params, found)
+    expected, expected_gradient = jax.jit(jax.value_and_grad(by_depths))(params, found)
+    np.testing.assert_allclose(value, expected, rtol=1e-6)
+    for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * float(jnp.abs(b).max()) + 1e-9)
+
+    far = dataclasses.replace(params, relative_transl=params.relative_transl + 1)
+    nothing = search_collisions(hands, far, seen, terms=terms)
+    value, gradient = jax.jit(jax.value_and_grad(by_terms))(params, nothing)
+    assert value == 0 and not any(np.any(np.asarray(x)) for x in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize(("x64", "tolerance"), [(True, 1e-9), (False, 2e-5)])
@@ -337,14 +397,15 @@ def test_no_hands_no_energy_no_nan(hands, interlocked_params):
 def many_pairs(hands):
     """Two hundred pairs over the range of motion, fists included, (200, 2, V, 3)."""
     rng = np.random.default_rng(17)
-    names = [np.asarray(s) for s in hands.pose_samples]
-    pick = rng.integers(0, len(names[0]), (2, 200))
-    # The first samples are the named poses, the fist among them: every fifth pair takes those.
-    pick[:, ::5] = rng.integers(0, 11, (2, 40))
+    poses = some_poses(hands, rng, 200)
+    if hands.pose_samples is not None:
+        # The embedded hand's first samples are its named poses, the fist among them.
+        named = [samples[rng.integers(0, 11, 40)] for samples in hands.pose_samples]
+        poses = poses.at[::5].set(jnp.stack(named, axis=1))
     posed = jax.jit(pose_hands)(
         hands,
         global_orient=jnp.asarray(rng.normal(0, 1.5, (200, 2, 3)), jnp.float32),
-        hand_pose=jnp.asarray(np.stack([names[h][pick[h]] for h in range(2)], axis=1)),
+        hand_pose=poses,
         betas=jnp.asarray(rng.normal(0, 1.0, (200, 2, 10)), jnp.float32),
     )
     middle = posed.joints[..., 4, :]
@@ -379,23 +440,30 @@ def test_engines_agree_with_libigl_on_many_pairs(hands, many_pairs):
             assert np.abs(got - expected).max() < 1e-5, engine
 
 
-def test_culled_in_every_room_is_exact(hands, interlocked):
-    """Rooms that are too small, just right, and absent all give the exact engine's answer."""
-    active = jnp.ones(8, bool)
-    expected = search_exact(hands, interlocked, active)
-    last = []
-    for rooms in (
-        Rooms(sign=((8, 8),), closest=((4, 4),)),
-        Rooms(sign=((778, 1538),), closest=((4, 16), (778, 1538))),
-        Rooms(sign=((16, 16), (500, 1300)), closest=((300, 900),)),
-    ):
-        got = search_culled(hands, interlocked, active, rooms=rooms)
-        np.testing.assert_array_equal(got.inside, expected.inside)
-        np.testing.assert_array_equal(got.face, expected.face)
-        last.append(int(got.overflowed.sum()))
-    # What did not fit was searched in the room for everything, and is counted.
-    touching = int(expected.inside.any(axis=-1).sum())
-    assert last[0] >= touching > 4 and last[1] == 0
+@pytest.mark.parametrize(
+    "blocking", [Blocking(1, 16, 32), Blocking(5, 64, 100), Blocking(64, 778, 1538)]
+)
+def test_whatever_is_looked_at_together_the_answer_is_the_same(hands, interlocked, blocking):
+    """Several tiles or one, one direction at a time or more than there are: to the bit."""
+    active = jnp.ones(8, bool).at[3].set(False)
+    for look in (search_exact, search_culled):
+        expected, got = (
+            look(hands, interlocked, active),
+            jax.jit(look, static_argnames="blocking")(
+                hands, interlocked, active, blocking=blocking
+            ),
+        )
+        assert expected.inside.any(axis=-1).sum() > 8 and not expected.inside[3].any()
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_culled_is_exact_to_the_bit(hands, interlocked):
+    got, expected = (
+        f(hands, interlocked, jnp.ones(8, bool)) for f in (search_culled, search_exact)
+    )
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_no_engine_minds_the_batch_around_a_frame(hands, interlocked):
@@ -472,10 +540,10 @@ def test_the_published_grid_is_half_a_cell_out_of_register(published, mean_mm, p
 def test_descent_on_the_collision_alone_parts_the_hands(hands):
     """At least 62 of 64 pairs under 12 mm deep end under 0.1 mm, and do not fly apart."""
     rng = np.random.default_rng(23)
-    pick = rng.integers(0, len(hands.pose_samples[0]), (2, 900))
+    poses = some_poses(hands, rng, 900)
     drawn = TwoHandParams(
         global_orient=jnp.asarray(rng.normal(0, 1.5, (900, 2, 3)), jnp.float32),
-        hand_pose=jnp.stack([hands.pose_samples[h][pick[h]] for h in range(2)], axis=1),
+        hand_pose=poses,
         betas=jnp.asarray(rng.normal(0, 0.5, (900, 2, 10)), jnp.float32),
         relative_transl=jnp.asarray(rng.normal(0, 0.07, (900, 3)), jnp.float32),
         root_transl=jnp.zeros((900, 3), jnp.float32),

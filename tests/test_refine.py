@@ -91,6 +91,18 @@ def test_two_devices_to_the_bit(hands, crowd, short, one_device):
         same(spread, one_device, frame, frame)
 
 
+def test_frames_apart_run_together_and_get_the_same(fit, crowd, short, one_device):
+    """Whether a tile needs the surface at all changes nothing in its frames."""
+    apart = np.array([0, 0, 0.5], np.float32)
+    mixed = crowd.relative_transl.copy()
+    mixed[1:16:2] += apart
+    result = fit(replace(crowd, relative_transl=mixed).frames(slice(0, 16)), short)
+    for frame in range(0, 16, 2):
+        same(result, one_device, frame, frame)
+    alone = fit(replace(crowd, relative_transl=mixed).frames(slice(1, 2)), short)
+    same(alone, result, 0, 1)
+
+
 def test_a_broken_neighbour_changes_nothing(fit, crowd, short, one_device):
     arrays = {name: getattr(crowd, name)[:8].copy() for name in PARAMETERS}
     arrays["global_orient"][3] = np.nan

@@ -11,7 +11,6 @@ from typing import Final, Literal
 from jaxtyping import Array, Bool, Float
 
 from mano_jax.model import Hands
-from objectives.collision.culled import Rooms
 from objectives.collision.depth import (
     ContactRows,
     contact_rows,
@@ -26,6 +25,7 @@ from objectives.collision.energies import (
     squared_depth_energy,
 )
 from objectives.collision.search import Search, search_culled, search_exact
+from objectives.collision.tiles import Blocking
 from objectives.collision.voxel import VoxelField, search_voxel, voxel_depth
 
 CollisionEngine = Literal["exact", "culled", "voxel", "voxel_published"]
@@ -94,10 +94,10 @@ def exact_distances(
 
 
 __all__ = [
+    "Blocking",
     "CollisionEngine",
     "ContactRows",
     "Found",
-    "Rooms",
     "Search",
     "VoxelField",
     "box_scale",

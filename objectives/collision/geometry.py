@@ -12,7 +12,6 @@ and the depth with it, while the distance is to the real faces always. A forearm
 the opening is therefore seen as deep as the skin around it is far.
 """
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -27,20 +26,29 @@ def winding_number(
         triangles: corners of the open mesh's faces.
         caps: corners of faces that close it.
     """
-    cap_volume = _perturbed(signed_volume(points, caps), caps)
-    crossings = _ray_crossings(points, triangles, signed_volume(points, triangles))
-    crossings += _ray_crossings(points, caps, cap_volume)
-    cap_angle = jnp.sum(solid_angle(points, caps, cap_volume), axis=-1)
-    return crossings.astype(points.dtype) - cap_angle / (4 * jnp.pi)
+    crossings = ray_crossings(points, triangles)
+    return crossings.astype(points.dtype) + cap_winding(points, caps)
 
 
-def closest_face(points: Float[Array, "Q 3"], triangles: Float[Array, "F 3 3"]) -> Int[Array, "Q"]:
-    """Index of the triangle closest to each point; the lowest of equally close ones."""
-    squared = jax.lax.optimization_barrier(squared_distance(points, triangles))
-    # argmin is a scalar loop on a CPU; a minimum and a masked minimum of the index are not.
-    least = jnp.min(squared, axis=-1, keepdims=True)
-    index = jnp.arange(triangles.shape[0], dtype=jnp.int32)
-    return jnp.min(jnp.where(squared == least, index, triangles.shape[0] - 1), axis=-1)
+def ray_crossings(points: Float[Array, "Q 3"], triangles: Float[Array, "F 3 3"]) -> Int[Array, "Q"]:
+    """Signed crossings of the ray from each point along +z with the triangles."""
+    return _ray_crossings(points, triangles, signed_volume(points, triangles))
+
+
+def cap_winding(points: Float[Array, "Q 3"], caps: Float[Array, "C 3 3"]) -> Float[Array, "Q"]:
+    """What a mesh's cap adds to the crossings of a ray: its crossings minus its solid angle."""
+    volume = _perturbed(signed_volume(points, caps), caps)
+    angle = jnp.sum(solid_angle(points, caps, volume), axis=-1)
+    return _ray_crossings(points, caps, volume).astype(points.dtype) - angle / (4 * jnp.pi)
+
+
+def in_box(
+    points: Float[Array, "*batch Q 3"], target: Float[Array, "*batch V 3"]
+) -> Bool[Array, "*batch Q"]:
+    """Whether points lie in the axis-aligned box of other points."""
+    low = target.min(axis=-2, keepdims=True)
+    high = target.max(axis=-2, keepdims=True)
+    return jnp.all((points >= low) & (points <= high), axis=-1)
 
 
 def barycentric_of_closest(
@@ -93,7 +101,7 @@ def _ray_crossings(points: Array, triangles: Array, volume: Array) -> Array:
         )
         winding += jnp.where(straddles & left, jnp.where(upward, 1, -1), 0)
     ahead = (winding > 0) == (volume > 0)
-    return jnp.sum(jnp.where(ahead, winding, 0), axis=-1)
+    return jnp.sum(jnp.where(ahead, winding, 0), axis=-1, dtype=jnp.int32)
 
 
 def signed_volume(points: Array, triangles: Array) -> Array:
@@ -127,6 +135,14 @@ def solid_angle(points: Array, triangles: Array, volume: Array) -> Array:
     la, lb, lc = (jnp.sqrt(_dot(p, p)) for p in (a, b, c))
     denominator = la * lb * lc + _dot(a, b) * lc + _dot(b, c) * la + _dot(c, a) * lb
     return 2 * jnp.arctan2(volume, denominator)
+
+
+def squared_between(
+    a: Float[Array, "*batch A 3"], b: Float[Array, "*batch B 3"]
+) -> Float[Array, "*batch A B"]:
+    """Squared distances of points to points."""
+    x, y, z = ((a[..., :, None, i] - b[..., None, :, i]) ** 2 for i in range(3))
+    return x + y + z
 
 
 def squared_distance(points: Array, triangles: Array) -> Array:

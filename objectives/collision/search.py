@@ -1,13 +1,12 @@
 """Searching two hands for collisions: which vertices are inside, and which face is closest.
 
-The search goes through the frames one direction (one hand's vertices in the other hand) at a
-time, which bounds its memory whatever the batch. A direction whose hands' boxes are apart is
+The search goes through the directions (one hand's vertices in the other hand) of all frames, a few
+at a time, which bounds its memory whatever the batch. A direction whose hands' boxes are apart is
 skipped: outside the box of a mesh its winding number is below 1/2, so "outside" is exact.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mano_jax.model import Hands
 from objectives.collision import culled, exact
+from objectives.collision.geometry import in_box
+from objectives.collision.tiles import Blocking, backend_blocking
 
 
 @jax.tree_util.register_dataclass
@@ -28,8 +29,6 @@ class Search:
     """Whether the vertex is inside the other hand."""
     above: Bool[Array, "*batch 2 V"]
     """Whether it was on the outer side of that face's plane, to notice when it crosses it."""
-    overflowed: Bool[Array, "*batch 2"]
-    """Whether `culled` had no smaller room for this direction than that for everything."""
 
 
 def search_exact(
@@ -38,6 +37,7 @@ def search_exact(
     active: Bool[Array, "*batch"],
     *,
     everywhere: bool = False,
+    blocking: Blocking | None = None,
 ) -> Search:
     """Search every vertex against every face: the reference.
 
@@ -46,14 +46,16 @@ def search_exact(
         vertices: both hands in one frame, metres.
         active: frames to search; in the others no vertex is inside.
         everywhere: find the closest faces of all vertices, in frames whose boxes are apart too.
+        blocking: how much is looked at together; what suits the backend unless told.
     """
 
-    def direction(query: Array, target: Array, faces: Array, caps: Array):
-        face, inside, above = exact.search_direction(query, target[faces], target[caps])
-        face = face if everywhere else jnp.where(inside, face, -1)
-        return face, inside, above, jnp.zeros((), bool)
+    def look(query, target, triangles, caps, wanted, blocking):
+        del target
+        return exact.search_directions(
+            query, triangles, caps, wanted, blocking, everywhere=everywhere
+        )
 
-    return _by_direction(direction, hands, vertices, active, everywhere=everywhere)
+    return _by_direction(look, hands, vertices, active, blocking, everywhere=everywhere)
 
 
 def search_culled(
@@ -61,7 +63,7 @@ def search_culled(
     vertices: Float[Array, "*batch 2 V 3"],
     active: Bool[Array, "*batch"],
     *,
-    rooms: culled.Rooms = culled.ROOMS,
+    blocking: Blocking | None = None,
 ) -> Search:
     """The same answer for the vertices inside, from those that may be and the faces nearby.
 
@@ -69,47 +71,55 @@ def search_culled(
         hands: the hand model (faces and caps).
         vertices: both hands in one frame, metres.
         active: frames to search; in the others no vertex is inside.
-        rooms: static sizes of what is kept.
+        blocking: how much is looked at together; what suits the backend unless told.
     """
-
-    def direction(query: Array, target: Array, faces: Array, caps: Array):
-        return culled.search_direction(query, target, target[faces], target[caps], rooms)
-
-    return _by_direction(direction, hands, vertices, active, everywhere=False)
+    look = culled.search_directions
+    return _by_direction(look, hands, vertices, active, blocking, everywhere=False)
 
 
 def _by_direction(
-    direction: Callable,
+    look: Callable,
     hands: Hands,
     vertices: Float[Array, "*batch 2 V 3"],
     active: Bool[Array, "*batch"],
+    blocking: Blocking | None,
     *,
     everywhere: bool,
 ) -> Search:
-    """Run `direction` on every (frame, hand) that needs it, one after the other."""
+    """Search every (frame, hand) that needs it, a few at a time."""
     batch, count = vertices.shape[:-3], vertices.shape[-2]
-    frames = vertices.reshape(-1, *vertices.shape[-3:])
+    # What is found is a choice: it has no derivative.
+    frames = jax.lax.stop_gradient(vertices).reshape(-1, *vertices.shape[-3:])
     queries = frames.reshape(-1, *frames.shape[-2:])
     targets = frames[:, ::-1].reshape(queries.shape)
-    # Hand h is looked for in the faces of hand 1 - h; every second direction is the left hand's.
-    hand = jnp.arange(queries.shape[0], dtype=jnp.int32) % 2
     wanted = jnp.repeat(active.reshape(-1), 2)
     if not everywhere:
-        wanted &= exact.in_box(queries, targets).any(axis=-1)
+        wanted &= in_box(queries, targets).any(axis=-1)
+    # Hand h is looked for in the faces of hand 1 - h; every second direction is the left hand's.
+    other = 1 - jnp.arange(len(queries), dtype=jnp.int32) % 2
 
-    def nothing():
-        none = jnp.zeros(count, bool)
-        return jnp.full(count, -1, jnp.int32), none, none, jnp.zeros((), bool)
+    blocking = blocking or backend_blocking()
+    at_once = max(1, min(blocking.directions, len(queries)))
 
-    def one(inputs):
-        query, target, hand, wanted = inputs
-        run = partial(direction, query, target, hands.faces[1 - hand], hands.cap_faces[1 - hand])
-        return jax.lax.cond(wanted, run, nothing)
+    def some(inputs):
+        query, target, other, wanted = inputs
 
-    face, inside, above, overflowed = jax.lax.map(one, (queries, targets, hand, wanted))
-    return Search(
-        face=face.reshape(*batch, 2, count),
-        inside=inside.reshape(*batch, 2, count),
-        above=above.reshape(*batch, 2, count),
-        overflowed=overflowed.reshape(*batch, 2),
-    )
+        def search():
+            triangles = jax.vmap(lambda t, h: t[hands.faces[h]])(target, other)
+            caps = jax.vmap(lambda t, h: t[hands.cap_faces[h]])(target, other)
+            return look(query, target, triangles, caps, wanted, blocking)
+
+        def nothing():
+            none = jnp.zeros((at_once, count), bool)
+            return jnp.full((at_once, count), -1, jnp.int32), none, none
+
+        return jax.lax.cond(wanted.any(), search, nothing)
+
+    parts = -(-len(queries) // at_once)
+    rows = jnp.minimum(jnp.arange(parts * at_once, dtype=jnp.int32), len(queries) - 1)
+    inputs = [x[rows].reshape(parts, at_once, *x.shape[1:]) for x in (queries, targets, other)]
+    first = (jnp.arange(len(rows)) < len(queries)).reshape(parts, at_once)
+    found = jax.lax.map(some, (*inputs, first & wanted[rows].reshape(parts, at_once)))
+    face, inside, above = (x.reshape(-1, count)[: len(queries)] for x in found)
+    shape = (*batch, 2, count)
+    return Search(face.reshape(shape), inside.reshape(shape), above.reshape(shape))

@@ -22,8 +22,7 @@ from jaxtyping import Array, Bool, Float
 
 from mano_jax.model import Hands
 from objectives.collision.energies import box_scale
-from objectives.collision.exact import in_box
-from objectives.collision.geometry import squared_distance, winding_number
+from objectives.collision.geometry import in_box, squared_distance, winding_number
 
 CELLS: Final = 32
 """Cells along each side of the grid."""

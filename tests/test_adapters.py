@@ -4,7 +4,6 @@
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
 # pyright: reportArgumentType=false, reportCallIssue=false
 
-import json
 import os
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from fitting.checks import frame_reasons
 from fitting.errors import InputError
 from fitting.initialise import pose_joints_float64
 from fitting.prepare import prepare
-from mano_jax.joint_orders import index, permutation
+from mano_jax.joint_orders import permutation
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
 needs_recordings = pytest.mark.skipif(
     not RECORDINGS.is_dir(), reason="no recordings of real hands in ../shared/data"
 )
 TO_OPENPOSE = permutation("mano21", "openpose21")
-TO_INTERHAND = permutation("mano21", "interhand21")
 
 
 def test_unknown_formats_list_the_known():
@@ -168,180 +166,7 @@ def test_a_pickle_that_calls_something_is_refused(tmp_path):
         read_input(path, source="vitra")
 
 
-# ---- InterHand2.6M
-
-
-def interhand_files(folder: Path, **changes):
-    """Two images: both hands, then the left one with garbage for the right."""
-    rng = np.random.default_rng(1)
-    R = Rotation.from_rotvec([0.1, -0.4, 0.2]).as_matrix()
-    centre_mm = np.array([100.0, -50.0, -900.0])
-    world_mm = rng.normal(scale=60.0, size=(2, 2, 21, 3))
-    world_mm[1, 0] = 1.0
-    valid = np.ones((2, 2, 21), bool)
-    valid[1, 0] = False
-    valid[0, 1, index("index_tip")] = False
-    in_image = valid.copy()
-    in_image[0, 0, index("wrist")] = False
-    data = {
-        "images": [
-            {
-                "id": 70 + i,
-                "file_name": f"image{i}.jpg",
-                "width": 334,
-                "height": 512,
-                "capture": 3,
-                "subject": 3,
-                "seq_name": "ROM",
-                "camera": "400026",
-                "frame_idx": 5 + i,
-            }
-            for i in range(2)
-        ],
-        "annotations": [
-            {
-                "id": 70 + i,
-                "image_id": 70 + i,
-                "bbox": [0.0, 0.0, 1.0, 1.0],
-                "joint_valid": in_image[i][:, TO_INTERHAND].reshape(42, 1).astype(int).tolist(),
-                "hand_type": hand_type,
-                "hand_type_valid": 1,
-            }
-            for i, hand_type in enumerate(("interacting", "left"))
-        ],
-    }
-    camera = {
-        "campos": {"400026": centre_mm.tolist()},
-        "camrot": {"400026": R.tolist()},
-        "focal": {"400026": [1200.0, 1210.0]},
-        "princpt": {"400026": [150.0, 250.0]},
-    }
-    joints = {
-        str(5 + i): {
-            "world_coord": world_mm[i][:, TO_INTERHAND].reshape(42, 3).tolist(),
-            "joint_valid": valid[i][:, TO_INTERHAND].reshape(42, 1).tolist(),
-            "hand_type": "interacting",
-            "seq": "ROM",
-        }
-        for i in range(2)
-    }
-    contents = {"data": data, "camera": {"3": camera}, "joint_3d": {"3": joints}} | changes
-    for name, content in contents.items():
-        (folder / f"InterHand2.6M_test_{name}.json").write_text(json.dumps(content))
-    return (world_mm - centre_mm) @ R.T / 1000, valid, in_image, R, centre_mm / 1000
-
-
-def test_interhand_in_camera_axes(tmp_path, hands):
-    points, valid, in_image, R, centre = interhand_files(tmp_path)
-    for path in (tmp_path, tmp_path / "InterHand2.6M_test_camera.json"):
-        predictions = read_input(path, source="interhand")
-        np.testing.assert_array_equal(predictions.hand_valid, [[True, True], [False, True]])
-        np.testing.assert_array_equal(predictions.joints_3d[..., 3] > 0, valid)
-        np.testing.assert_allclose(predictions.joints_3d[valid][:, :3], points[valid], atol=1e-6)
-        assert np.all(predictions.joints_3d[~valid] == 0)
-    keypoints = predictions.keypoints_2d[:, 0]
-    np.testing.assert_array_equal(keypoints[..., 2] > 0, in_image)
-    projected = points[..., :2] / points[..., 2:] * [1200.0, 1210.0] + [150.0, 250.0]
-    np.testing.assert_allclose(keypoints[in_image][:, :2], projected[in_image], atol=1e-3)
-    T = predictions.T_camera_world[0, 0]
-    np.testing.assert_allclose(T[:3, :3] @ centre + T[:3, 3], 0.0, atol=1e-6)
-    assert list(predictions.frame_id) == ["capture3/ROM/cam400026/5", "capture3/ROM/cam400026/6"]
-    assert not predictions.has_parameters
-    assert list(frame_reasons(predictions, hands)) == ["", ""]
-
-
-def test_interhand_frames_without_joints_are_skipped(tmp_path, hands):
-    interhand_files(tmp_path, joint_3d={"3": {}})
-    predictions = read_input(tmp_path, source="interhand")
-    assert all("no prediction" in reason for reason in frame_reasons(predictions, hands))
-
-
-def changed_interhand(folder, name, *keys, value):
-    """One value of one of the three files, found by its keys, replaced."""
-    file = folder / f"InterHand2.6M_test_{name}.json"
-    content = json.loads(file.read_text())
-    inner = content
-    for key in keys[:-1]:
-        inner = inner[key]
-    inner[keys[-1]] = value
-    file.write_text(json.dumps(content))
-
-
-@pytest.mark.parametrize(
-    ("name", "keys", "value", "words"),
-    [
-        ("data", ("annotations", 1, "joint_valid"), [1] * 21, "image 71: joint_valid.*42.*21"),
-        ("data", ("annotations", 1, "joint_valid"), "yes", "joint_valid.*42.*no numbers"),
-        ("data", ("annotations",), {}, "annotations: expected a list, found dict"),
-        ("data", ("images", 0), 7, "'id' in an object, found int"),
-        ("data", ("annotations", 0, "image_id"), [1], r"an image with the id '\[1\]'"),
-        (
-            "camera",
-            ("3", "campos", "400026"),
-            [0.0, 1.0],
-            r"campos of camera 400026.*\(3,\).*\(2,\)",
-        ),
-        ("camera", ("3", "focal", "400026"), [900.0], r"focal of camera.*\(2,\).*\(1,\)"),
-        ("camera", ("3", "camrot", "400026"), [[1], [1, 2]], r"camrot.*\(3, 3\).*no numbers"),
-        ("camera", ("3", "princpt"), 4, "in an object, found int"),
-        ("joint_3d", ("3", "6", "joint_valid"), [1] * 21, "frame 6.*joint_valid.*42.*21"),
-        ("joint_3d", ("3", "6", "world_coord"), [[0.0, 0.0]] * 42, r"world_coord.*\(42, 3\)"),
-        ("joint_3d", ("3",), [], "in an object, found list"),
-    ],
-)
-def test_interhand_values_of_a_wrong_shape_are_named(tmp_path, name, keys, value, words):
-    interhand_files(tmp_path)
-    changed_interhand(tmp_path, name, *keys, value=value)
-    with pytest.raises(InputError, match=rf"_{name}\.json.*{words}"):
-        read_input(tmp_path, source="interhand")
-
-
-def test_interhand_errors_name_file_and_key(tmp_path):
-    interhand_files(tmp_path, camera={"4": {}})
-    with pytest.raises(InputError, match=r"_camera\.json.*capture '3'.*found 4"):
-        read_input(tmp_path, source="interhand")
-    interhand_files(tmp_path, data={"annotations": []})
-    with pytest.raises(InputError, match=r"_data\.json.*'images'"):
-        read_input(tmp_path, source="interhand")
-    (tmp_path / "InterHand2.6M_test_data.json").write_text("{")
-    with pytest.raises(InputError, match=r"_data\.json: no readable JSON"):
-        read_input(tmp_path, source="interhand")
-    (tmp_path / "InterHand2.6M_test_camera.json").unlink()
-    with pytest.raises(InputError, match=r"_camera\.json: no such file"):
-        read_input(tmp_path, source="interhand")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="found none"):
-        read_input(tmp_path / "empty", source="interhand")
-
-
 # ---- real recordings
-
-
-@needs_recordings
-def test_recorded_interhand_frames_start_within_six_millimetres(hands):
-    predictions = read_input(RECORDINGS / "interhand26m_mmpose", source="interhand")
-    np.testing.assert_array_equal(predictions.hand_valid, [[1, 1], [1, 1], [0, 1], [1, 0]])
-    assert predictions.frame_id[0] == "capture3/0390_dh_touchROM/cam400026/69148"
-    prepared = prepare(hands, predictions)
-    assert list(prepared.reasons) == [""] * 4
-    params = prepared.params
-    posed = pose_joints_float64(
-        hands,
-        np.asarray(params.global_orient),
-        np.asarray(params.hand_pose),
-        np.asarray(params.betas),
-    )
-    # Each hand about its own centre: triangulated joints differ from MANO's by about 5 mm.
-    valid = predictions.hand_valid
-    fitted, target = posed[valid], predictions.joints_3d[valid][..., :3]
-    difference = fitted - fitted.mean(1, keepdims=True) - target + target.mean(1, keepdims=True)
-    error = np.linalg.norm(difference, axis=-1).mean(-1)
-    assert error.max() < 6e-3
-    # The wrist is about a metre away, and near the annotated one.
-    anchor = np.where(valid[:, :1], predictions.joints_3d[:, 0, 0, :3], 0.0)
-    anchor = np.where(valid[:, :1], anchor, predictions.joints_3d[:, 1, 0, :3])
-    distance = np.linalg.norm(np.asarray(params.root_transl) - anchor, axis=-1)
-    assert distance.max() < 0.08
 
 
 @needs_recordings

@@ -8,7 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from fitting.adapters.interhand import read_interhand
+from fitting.adapters.interhand import (
+    InterHandFrames,
+    InterHandSelection,
+    read_interhand,
+    read_interhand_frames,
+    read_interhand_truth,
+)
 from fitting.adapters.vitra import read_vitra
 from fitting.canonical import read_predictions
 from fitting.errors import InputError
@@ -37,4 +43,13 @@ def read_input(path: Path | str, *, source: str = "canonical") -> TwoHandPredict
     return ADAPTERS[source](Path(path))
 
 
-__all__ = ["ADAPTERS", "read_input", "read_interhand", "read_vitra"]
+__all__ = [
+    "ADAPTERS",
+    "InterHandFrames",
+    "InterHandSelection",
+    "read_input",
+    "read_interhand",
+    "read_interhand_frames",
+    "read_interhand_truth",
+    "read_vitra",
+]

@@ -4,6 +4,7 @@ from fitting.adapters import read_input
 from fitting.canonical import read_predictions, write_arrays, write_predictions
 from fitting.checks import InputSummary, summarise
 from fitting.errors import InputError
+from fitting.evaluation import Evaluation, evaluate, read_result
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.refine import STATUS_NAMES, RefinedHands, refine
@@ -21,6 +22,7 @@ from fitting.strategy import (
 __all__ = [
     "STATUS_NAMES",
     "Acceptance",
+    "Evaluation",
     "InputError",
     "InputSummary",
     "Prepared",
@@ -28,12 +30,14 @@ __all__ = [
     "Stage",
     "Strategy",
     "TwoHandPredictions",
+    "evaluate",
     "load_strategy",
     "override",
     "prepare",
     "preset_names",
     "read_input",
     "read_predictions",
+    "read_result",
     "refine",
     "strategy_from_toml",
     "strategy_to_toml",

@@ -66,12 +66,14 @@ class Demo:
 
 @dataclass(frozen=True)
 class Refine:
-    """Refine the predictions of a canonical .npz file."""
+    """Refine the predictions of a file."""
 
     input: Positional[Path]
-    """Predictions, as `manofit convert` writes them."""
+    """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Result file (.npz)."""
+    source: Annotated[Literal["canonical", "vitra", "interhand"], arg(name="from")] = "canonical"
+    """Format of the input."""
     strategy: str = "ihmr"
     """A preset (see `manofit strategy list`) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -92,6 +94,7 @@ class Refine:
             self.out,
             strategy=_strategy(self.strategy, self.set),
             hand_model=open_hands(self.hands),
+            source=self.source,
             frames=_frame_range(self.frames),
             force=self.force,
         )
@@ -107,13 +110,45 @@ class Convert:
     """Its format."""
     out: Path
     """Canonical file to write (.npz)."""
+    truth: Path | None = None
+    """interhand: write NeuralAnnot's hand parameters of the same frames there (.npz)."""
+    captures: tuple[str, ...] = ()
+    """interhand: only these captures."""
+    cameras: tuple[str, ...] = ()
+    """interhand: only these cameras."""
+    hand_type: Literal["right", "left", "interacting"] | None = None
+    """interhand: only images labelled so."""
+    stride: int = 1
+    """interhand: every n-th time step."""
+    limit: int | None = None
+    """interhand: at most so many images."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model; a truth needs the genuine one."""
     force: bool = False
-    """Replace an existing file."""
+    """Replace existing files."""
 
     def run(self) -> None:
         """Run it."""
-        from experiments.commands import convert_file
+        from experiments.commands import convert_file, convert_interhand
 
+        chosen = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
+        if self.source == "interhand":
+            convert_interhand(
+                self.input,
+                self.out,
+                truth_out=self.truth,
+                selection=chosen,
+                hands_path=self.hands,
+                force=self.force,
+            )
+            return
+        if self.truth or chosen != ((), (), None, 1, None):
+            from fitting.errors import InputError
+
+            raise InputError(
+                "--truth, --captures, --cameras, --hand-type, --stride and --limit select from "
+                f"InterHand2.6M; {self.source} files are converted whole"
+            )
         convert_file(self.input, self.source, self.out, force=self.force)
 
 
@@ -133,6 +168,135 @@ class Check:
         from experiments.commands import check_file
 
         check_file(self.input, strategy=_strategy(self.strategy, ()), hands_path=self.hands)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Hold a result against the truth: every metric, with intervals, before and after."""
+
+    result: Positional[Path]
+    """A result, or any canonical file (.npz)."""
+    truth: Path
+    """The truth, a canonical file."""
+    before: Path | None = None
+    """The predictions that the result was made from: the table compares."""
+    metrics: tuple[str, ...] = ()
+    """Keys of docs/metrics.md; those that take little time unless told."""
+    json: Path | None = None
+    """Write the summary there too (.json)."""
+    csv: Path | None = None
+    """Write every frame's figures there too (.csv)."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace existing files."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import evaluate_file
+
+        evaluate_file(
+            self.result,
+            self.truth,
+            before=self.before,
+            metrics=self.metrics,
+            json_out=self.json,
+            csv_out=self.csv,
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class BenchmarkMake:
+    """Make synthetic interactions with known truth, and a simulated regressor's predictions."""
+
+    out: Path
+    """Folder for truth.npz, predictions.npz and benchmark.json."""
+    frames: int = 64
+    """Number of frames."""
+    seed: int = 0
+    """Seed of everything; a frame is the same whatever the number of frames."""
+    error_scale: float = 1.0
+    """Factor of the regressor's errors of pose, orientation and shape."""
+    place_scale: float = 1.0
+    """Factor of its error of where the hands are to each other."""
+    camera_error: float = 0.02
+    """Standard deviation of its camera's log scale."""
+    joint_noise_mm: float = 5.0
+    """Standard deviation of the 3D joints along each axis."""
+    keypoint_noise_px: float = 2.0
+    """Standard deviation of the 2D keypoints along each axis, pixels of a 224 px crop."""
+    missing: float = 0.05
+    """Share of joints that are not found."""
+    outliers: float = 0.0
+    """Share of joints that are mistaken for another one."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace existing files."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.benchmark import DetectorNoise, RegressorErrors
+        from experiments.commands import benchmark_make
+
+        benchmark_make(
+            self.out,
+            frames=self.frames,
+            seed=self.seed,
+            regressor=RegressorErrors(self.error_scale, self.place_scale, self.camera_error),
+            detector=DetectorNoise(
+                self.joint_noise_mm, self.keypoint_noise_px, self.missing, self.outliers
+            ),
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class BenchmarkSheet:
+    """Draw a benchmark's first frames, a row for each type of contact."""
+
+    folder: Positional[Path]
+    """What `manofit benchmark make` wrote."""
+    out: Path
+    """Picture to write (.png)."""
+    which: Literal["truth", "predictions"] = "truth"
+    """What to draw."""
+    frames: int = 24
+    """How many frames."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace an existing picture."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import benchmark_sheet
+
+        benchmark_sheet(
+            self.folder,
+            self.out,
+            which=self.which,
+            frames=self.frames,
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class BenchmarkCommand:
+    """Synthetic data with known truth."""
+
+    action: (
+        Annotated[BenchmarkMake, subcommand("make")]
+        | Annotated[BenchmarkSheet, subcommand("sheet")]
+    )
+
+    def run(self) -> None:
+        """Run it."""
+        self.action.run()
 
 
 @dataclass(frozen=True)
@@ -266,6 +430,8 @@ Command = (
     | Annotated[Refine, subcommand("refine")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Check, subcommand("check")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[BenchmarkCommand, subcommand("benchmark")]
     | Annotated[Overlay, subcommand("overlay")]
     | Annotated[StrategyCommand, subcommand("strategy")]
     | Annotated[HandsCommand, subcommand("hands")]

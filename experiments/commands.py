@@ -1,19 +1,29 @@
 """What the subcommands do with files: read, call the library, write, and say what happened."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from fitting.adapters import read_input
+from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmark
+from experiments.benchmark.measure import posed
+from experiments.benchmark.sheet import draw_pairs, widest_views
+from experiments.render import save_png
+from fitting.adapters import InterHandSelection, read_input, read_interhand_frames
 from fitting.canonical import check_target, read_predictions, write_arrays
 from fitting.checks import summarise
 from fitting.errors import InputError
+from fitting.evaluation import evaluate, read_result, read_truth
+from fitting.metric_table import DEFAULT_METRICS
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, RefinedHands, refine
 from fitting.strategy import Strategy
 from mano_jax.export import export_hands
+from mano_jax.files import write_whole
 from mano_jax.loading import HandSource, describe_hands, load_hands, read_hand_models
 from mano_jax.model import Hands
 from objectives.total import TERMS
+
+HandType = Literal["right", "left", "interacting"]
 
 
 def refine_file(
@@ -22,13 +32,14 @@ def refine_file(
     *,
     strategy: Strategy,
     hand_model: tuple[Hands, HandSource],
+    source: str = "canonical",
     frames: slice = slice(None),
     force: bool = False,
 ) -> RefinedHands:
-    """Refine a canonical file; the result appears under its final name only when it is whole."""
-    hands, source = hand_model
+    """Refine a file; the result appears under its final name only when it is whole."""
+    hands, hand_source = hand_model
     check_target(out, (".npz",), overwrite=force)
-    predictions = read_predictions(path)
+    predictions = read_input(path, source=source)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
@@ -45,7 +56,7 @@ def refine_file(
             predictions,
             strategy,
             progress=True,
-            provenance={"input": path.name, "hands": source.fingerprint},
+            provenance={"input": path.name, "hands": hand_source.fingerprint},
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -63,6 +74,29 @@ def convert_file(path: Path, source: str, out: Path, *, force: bool = False) -> 
     print(f"wrote {out}: {predictions.num_frames} frames, {', '.join(predictions.arrays())}")
 
 
+def convert_interhand(
+    path: Path,
+    out: Path,
+    *,
+    truth_out: Path | None,
+    selection: tuple[tuple[str, ...], tuple[str, ...], HandType | None, int, int | None],
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Convert a split of InterHand2.6M, with NeuralAnnot's parameters where a truth is wanted."""
+    targets = [out] if truth_out is None else [out, truth_out]
+    for target in targets:
+        check_target(target, (".npz",), overwrite=force)
+    hands = None if truth_out is None else open_hands(hands_path)[0]
+    read = read_interhand_frames(path, hands=hands, selection=InterHandSelection(*selection))
+    for note in read.notes:
+        print(note)
+    for target, frames in zip(targets, (read.predictions, read.truth), strict=False):
+        assert frames is not None, "a truth was asked for"
+        write_arrays(target, frames.arrays(), overwrite=force)
+        print(f"wrote {target}: {frames.num_frames} frames, {', '.join(frames.arrays())}")
+
+
 def check_file(path: Path, *, strategy: Strategy, hands_path: Path | None = None) -> None:
     """Print what a canonical file holds and what a fit by this strategy can do with it."""
     predictions = read_predictions(path)
@@ -71,6 +105,88 @@ def check_file(path: Path, *, strategy: Strategy, hands_path: Path | None = None
         print(summarise(predictions, hands, strategy.terms))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def evaluate_file(
+    result: Path,
+    truth: Path,
+    *,
+    before: Path | None = None,
+    metrics: tuple[str, ...] = (),
+    json_out: Path | None = None,
+    csv_out: Path | None = None,
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Measure a result, print the summary, write what is asked for."""
+    for path, suffix in ((json_out, ".json"), (csv_out, ".csv")):
+        if path is not None:
+            check_target(path, (suffix,), overwrite=force)
+    predicted, skipped = read_result(result)
+    true, start = read_truth(truth), read_predictions(before) if before else None
+    hands, _ = open_hands(hands_path)
+    evaluation = evaluate(
+        hands,
+        predicted,
+        true,
+        before=start,
+        skipped=skipped,
+        metrics=metrics or DEFAULT_METRICS,
+        progress=True,
+    )
+    print(evaluation.to_table())
+    for path, text in ((json_out, evaluation.to_json), (csv_out, evaluation.to_csv)):
+        if path is not None:
+            content = text().encode()
+            write_whole(path, lambda file, content=content: file.write(content))
+            print(f"wrote {path}")
+
+
+def benchmark_make(
+    folder: Path,
+    *,
+    frames: int,
+    seed: int,
+    regressor: RegressorErrors,
+    detector: DetectorNoise,
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Make a benchmark's files and say where they are."""
+    hands, source = open_hands(hands_path)
+    written = write_benchmark(
+        folder,
+        hands,
+        frames=frames,
+        seed=seed,
+        regressor=regressor,
+        detector=detector,
+        hand_model=source.fingerprint,
+        force=force,
+        progress=True,
+    )
+    for path in written:
+        print(f"wrote {path}")
+
+
+def benchmark_sheet(
+    folder: Path,
+    out: Path,
+    *,
+    which: str,
+    frames: int,
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Draw the first frames of a benchmark; the truth decides from where each is seen."""
+    check_target(out, (".png",), overwrite=force)
+    shown, truth = (read_predictions(folder / f"{name}.npz") for name in (which, "truth"))
+    shown, truth = (file.frames(slice(0, frames)) for file in (shown, truth))
+    hands, _ = open_hands(hands_path)
+    views = widest_views(posed(hands, truth)[0])
+    title = f"{folder.name}: {which}, {shown.num_frames} frames"
+    save_png(draw_pairs(hands, shown, views=views, title=title), out)
+    print(f"wrote {out}")
 
 
 def overlay_file(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark_data import make_interactions
+from experiments.benchmark import make_interactions
 from experiments.commands import open_hands, refine_file
 from experiments.demo_report import (
     before_after_picture,

@@ -15,7 +15,6 @@ body-models', the joints at least 5 times as fast again.
 import argparse
 import importlib
 import importlib.metadata
-import json
 import statistics
 import tempfile
 import time
@@ -28,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.records import provenance
+from experiments.records import Metric, Record, provenance
 from mano_jax.export import export_hands
 from mano_jax.loading import read_hand_models
 from mano_jax.model import pose_hands, pose_joints, two_hands
@@ -50,12 +49,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=40, help="timed runs of each program")
     options = parser.parse_args()
     record = measure(options.hands_per_batch, options.repeats)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record["figures"], indent=2))
+    record.write(options.out)
+    for metric in record.metrics:
+        print(f"{metric.key}: {metric.value:.4g} {metric.unit}")
 
 
-def measure(hands_per_batch: int, repeats: int) -> dict[str, Any]:
+def measure(hands_per_batch: int, repeats: int) -> Record:
     """Time every program on the same hands.
 
     Args:
@@ -91,19 +90,22 @@ def measure(hands_per_batch: int, repeats: int) -> dict[str, Any]:
     if difference > AGREEMENT_M:
         raise SystemExit(f"the programs differ by {difference:g} m, expected {AGREEMENT_M:g}")
     times = interleaved(programs, repeats)
-    figures = {name: summary(values, hands_per_batch) for name, values in times.items()}
-    return {
-        "question": QUESTION,
-        "figures": {"times": figures, "ratios": ratios(times)},
-        "largest_vertex_difference_m": difference,
-        "config": {
-            "hands_per_batch": hands_per_batch,
+    return Record(
+        question=QUESTION,
+        data=f"{hands_per_batch} random poses and shapes of the embedded hand (seed 0)",
+        metrics=(
+            *summary(times, hands_per_batch),
+            *ratios(times),
+            Metric("largest vertex difference", difference, "m", "lower"),
+        ),
+        provenance=provenance("experiments.forward_speed", "body-models"),
+        settings={
+            "hands per batch": hands_per_batch,
             "repeats": repeats,
-            "runs_per_turn": RUNS_PER_TURN,
+            "runs per turn": RUNS_PER_TURN,
+            "hands": source.fingerprint,
         },
-        "hand": source.fingerprint,
-        "provenance": provenance("experiments.forward_speed", "body-models"),
-    }
+    )
 
 
 def random_hands(count: int) -> tuple[jax.Array, jax.Array]:
@@ -135,16 +137,19 @@ def interleaved(programs: dict[str, Callable[[], Any]], repeats: int) -> dict[st
     return times
 
 
-def summary(seconds: list[float], hands_per_batch: int) -> dict[str, float]:
-    """Times of a batch in milliseconds, and hands a second by the fastest."""
-    return {
-        "median_ms": 1e3 * statistics.median(seconds),
-        "minimum_ms": 1e3 * min(seconds),
-        "hands_per_second": hands_per_batch / min(seconds),
-    }
+def summary(times: dict[str, list[float]], hands_per_batch: int) -> list[Metric]:
+    """Times of a batch, and hands a second by the fastest."""
+    metrics = []
+    for name, seconds in times.items():
+        metrics += [
+            Metric(f"time/{name}/median", 1e3 * statistics.median(seconds), "ms", "lower"),
+            Metric(f"time/{name}/minimum", 1e3 * min(seconds), "ms", "lower"),
+            Metric(f"rate/{name}/fastest", hands_per_batch / min(seconds), "hands/s", "higher"),
+        ]
+    return metrics
 
 
-def ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+def ratios(times: dict[str, list[float]]) -> list[Metric]:
     """How many times as fast, by the median and by the minimum."""
     pairs = {
         "pose_hands against body-models forward_vertices": (
@@ -157,13 +162,12 @@ def ratios(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
             "manofit pose_joints",
         ),
     }
-    return {
-        label: {
-            "median": statistics.median(times[slow]) / statistics.median(times[fast]),
-            "minimum": min(times[slow]) / min(times[fast]),
-        }
-        for label, (slow, fast) in pairs.items()
-    }
+    metrics = []
+    for label, (slow, fast) in pairs.items():
+        for name, middle in (("median", statistics.median), ("minimum", min)):
+            ratio = middle(times[slow]) / middle(times[fast])
+            metrics.append(Metric(f"ratio/{label}/{name}", ratio, "", "higher"))
+    return metrics
 
 
 if __name__ == "__main__":

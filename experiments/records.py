@@ -1,15 +1,114 @@
-"""Where a number comes from: every record of an experiment holds this."""
+"""What an experiment leaves behind: its question, its figures, and where they come from.
+
+    {"question": ..., "data": ..., "metrics": [{key, value, unit, direction}, ...],
+     "settings": {...}, "provenance": {...}}
+
+A key is a path, from the general to the particular: `solver step/culled/ms`. Tables, plots and
+pages are made from the file, never by hand.
+"""
 
 import importlib.metadata
+import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
+
+Direction = Literal["lower", "higher", "neither"]
+"""Which way is better."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure."""
+
+    key: str
+    """What was measured, as a path of names."""
+    value: float
+    """How much; a finite number."""
+    unit: str
+    """In what; empty for a ratio or a count."""
+    direction: Direction
+    """Which way is better."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """The outcome of an experiment."""
+
+    question: str
+    """What was asked."""
+    data: str
+    """What it was asked of; synthetic data is called synthetic."""
+    metrics: tuple[Metric, ...]
+    """The answer."""
+    provenance: Mapping[str, Any]
+    """Command, commit, device, versions."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else one has to know to repeat it."""
+
+    def __getitem__(self, key: str) -> float:
+        """Value of the metric with this key; KeyError names the keys there are."""
+        values = {metric.key: metric.value for metric in self.metrics}
+        if key not in values:
+            raise KeyError(f"{key!r} is none of {', '.join(values)}")
+        return values[key]
+
+    def rows(self, prefix: str) -> dict[str, dict[str, float]]:
+        """Values under `prefix/row/column`, by row and column, in the order of the metrics."""
+        table: dict[str, dict[str, float]] = {}
+        for metric in self.metrics:
+            head, _, tail = metric.key.partition(f"{prefix}/")
+            row, _, column = tail.partition("/")
+            if head == "" and column:
+                table.setdefault(row, {})[column] = metric.value
+        return table
+
+    def write(self, path: Path) -> None:
+        """Write it as JSON.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+
+
+def read_record(path: Path) -> Record:
+    """A record that was written."""
+    content = json.loads(path.read_text())
+    content["metrics"] = tuple(Metric(**metric) for metric in content["metrics"])
+    return Record(**content)
+
+
+def markdown_table(
+    rows: Mapping[str, Mapping[str, float]],
+    *,
+    corner: str,
+    show: Callable[[float], str] = "{:.3f}".format,
+    columns: Sequence[str] | None = None,
+) -> str:
+    """A Markdown table; what a row lacks stays empty.
+
+    Args:
+        rows: values by row and column.
+        corner: heading of the rows' names.
+        show: how a value is written.
+        columns: which columns, in their order; all of them unless told.
+    """
+    names = columns or list(dict.fromkeys(name for row in rows.values() for name in row))
+    lines = [f"| {corner} | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for row, values in rows.items():
+        cells = [show(values[name]) if name in values else "" for name in names]
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def provenance(module: str, *packages: str) -> dict[str, Any]:
@@ -19,16 +118,32 @@ def provenance(module: str, *packages: str) -> dict[str, Any]:
         module: the experiment, as `python -m` names it.
         packages: distributions whose versions matter, besides JAX and NumPy.
     """
-    git = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False)
     versions = ("jax", "jaxlib", "numpy", *packages)
     return {
         "command": f"python -m {module} {shlex.join(sys.argv[1:])}",
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "commit": commit(),
         "device": f"{jax.devices()[0].device_kind} ({os.cpu_count()} cores, {processor()})",
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in versions},
     }
+
+
+def commit() -> str | None:
+    """The program's commit, with `-dirty` where files differ from it; None without a repository."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--abbrev=40",
+    ]
+    try:
+        described = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return described.stdout.strip() if described.returncode == 0 else None
 
 
 def processor() -> str:

@@ -53,7 +53,11 @@ def collision_energies(
     terms: tuple[str, ...],
     found: collision.Found | None,
 ) -> dict[str, Array]:
-    """Energies (*batch) of these terms, all of `COLLISION_TERMS`; see `term_energies`."""
+    """Energies (*batch) of these terms, all of `COLLISION_TERMS`; see `term_energies`.
+
+    With a kept search they have reverse-mode derivatives by `params` only, as solvers take; without
+    one they can be differentiated as one likes.
+    """
 
     def energies(params: TwoHandParams, terms: tuple[str, ...] = terms) -> dict[str, Array]:
         return _energies(hands, params, observations, found, terms)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments import commands
-from experiments.benchmark_data import make_interactions
+from experiments.benchmark import make_interactions
 from experiments.cli import main
 from fitting.canonical import read_arrays, read_predictions, write_arrays
 from fitting.errors import InputError

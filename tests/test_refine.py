@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmark_data import make_interactions
+from experiments.benchmark import make_interactions
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, refine, tile_size

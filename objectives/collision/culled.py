@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from objectives.collision.geometry import in_box, squared_between
-from objectives.collision.tiles import FAR_AWAY, Blocking, Tiled, closest_faces, inside_mesh
+from objectives.collision.tiles import Blocking, Tiled, closest_faces, inside_mesh
 
 
 def search_directions(
@@ -58,15 +58,15 @@ def _may_be_closest(
     """Faces that can be the closest to a vertex inside, by bounding spheres."""
     centres = triangles.mean(axis=-2)
     radii = jnp.sqrt(jnp.sum((triangles - centres[..., None, :]) ** 2, axis=-1).max(axis=-1))
-    kept = Tiled(inside, points, blocking.points, fill=FAR_AWAY)
+    kept = Tiled(inside, points, blocking.points)
 
     def reached(i: Array, near: Array) -> Array:
-        some, _ = kept.tile(i)
+        some, rows = kept.tile(i)
         reach = jnp.sqrt(squared_between(some, target).min(axis=-1, keepdims=True))
-        # What fills the tile is far away, and so is its reach: it must keep no face.
-        reach = jnp.where(some[..., :1] < FAR_AWAY, reach, -FAR_AWAY)
         # Rounding must not lose the face that decides.
-        limit = jnp.maximum(1.0001 * (reach + radii[:, None]), 0)
-        return near | jnp.any(squared_between(some, centres) <= limit * limit, axis=-2)
+        limit = 1.0001 * (reach + radii[:, None])
+        within = squared_between(some, centres) <= limit * limit
+        # What fills the tile up keeps no face.
+        return near | jnp.any(within & (rows < points.shape[-2])[..., None], axis=-2)
 
     return jax.lax.fori_loop(0, kept.tiles, reached, jnp.zeros(radii.shape, bool))

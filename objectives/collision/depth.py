@@ -83,7 +83,7 @@ def contact_rows(
     depth, vertex = jax.lax.top_k(penetration_depth(hands, vertices, found), count)
     corners = hands.faces[::-1][jnp.arange(2)[:, None], found.face]
     corners = jnp.take_along_axis(corners, vertex[..., None], axis=-2)
-    rows = corners.reshape(*corners.shape[:-2], -1, 1)
+    rows = corners.reshape(*corners.shape[:-2], 3 * corners.shape[-2], 1)
     others = vertices[..., ::-1, :, :]
     triangles = jnp.take_along_axis(others, rows, axis=-2).reshape(*corners.shape, 3)
     points = jnp.take_along_axis(vertices, vertex[..., None], axis=-2)
@@ -100,7 +100,7 @@ def _distance_to_kept_face(
     """Distance to the closest point of each vertex's kept face, and whether it is inside."""
     targets = vertices[..., ::-1, :, :]
     corners = hands.faces[::-1][jnp.arange(2)[:, None], found.face]
-    rows = corners.reshape(*corners.shape[:-2], -1, 1)
+    rows = corners.reshape(*corners.shape[:-2], 3 * corners.shape[-2], 1)
     triangles = jnp.take_along_axis(targets, rows, axis=-2).reshape(*corners.shape, 3)
     barycentric = jax.lax.stop_gradient(barycentric_of_closest(vertices, triangles))
     closest = (

@@ -44,7 +44,7 @@ def search_exact(
     Args:
         hands: the hand model (faces and caps).
         vertices: both hands in one frame, metres.
-        active: frames to search; in the others no vertex is inside.
+        active: frames to search; in the others, and where a vertex is not finite, none is inside.
         everywhere: find the closest faces of all vertices, in frames whose boxes are apart too.
         blocking: how much is looked at together; what suits the backend unless told.
     """
@@ -70,7 +70,7 @@ def search_culled(
     Args:
         hands: the hand model (faces and caps).
         vertices: both hands in one frame, metres.
-        active: frames to search; in the others no vertex is inside.
+        active: frames to search; in the others, and where a vertex is not finite, none is inside.
         blocking: how much is looked at together; what suits the backend unless told.
     """
     look = culled.search_directions
@@ -92,7 +92,8 @@ def _by_direction(
     frames = jax.lax.stop_gradient(vertices).reshape(-1, *vertices.shape[-3:])
     queries = frames.reshape(-1, *frames.shape[-2:])
     targets = frames[:, ::-1].reshape(queries.shape)
-    wanted = jnp.repeat(active.reshape(-1), 2)
+    # A vertex that is no number has no inside or outside, nor has its frame.
+    wanted = jnp.repeat(active.reshape(-1) & jnp.isfinite(frames).all(axis=(1, 2, 3)), 2)
     if not everywhere:
         wanted &= in_box(queries, targets).any(axis=-1)
     # Hand h is looked for in the faces of hand 1 - h; every second direction is the left hand's.

@@ -10,7 +10,7 @@ loops are as long as the fullest of them needs.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,6 @@ def backend_blocking() -> Blocking:
     return Blocking(1, 128, 128) if jax.default_backend() == "cpu" else Blocking(256, 128, 512)
 
 
-# Where nothing is: fills the last tile.
-FAR_AWAY: Final = 1e3
-
-
 def inside_mesh(
     points: Float[Array, "D V 3"],
     tested: Bool[Array, "D V"],
@@ -58,8 +54,8 @@ def inside_mesh(
         caps: corners of the faces that close the mesh.
         blocking: sizes of the tiles.
     """
-    # A face of zeros has no area: no ray meets it.
-    faces = Tiled(crossable, triangles, blocking.faces, fill=0.0)
+    # What fills a tile of faces up has no area: no ray meets it.
+    faces = Tiled(crossable, triangles, blocking.faces)
 
     def test(points: Array, rows: Array) -> Array:
         def count(i: Array, crossings: Array) -> Array:
@@ -70,7 +66,7 @@ def inside_mesh(
         crossings = jax.lax.fori_loop(0, faces.tiles, count, none)
         return crossings.astype(points.dtype) + winding > 0.5
 
-    return Tiled(tested, points, blocking.points, fill=FAR_AWAY).each(test, jnp.zeros_like(tested))
+    return Tiled(tested, points, blocking.points).each(test, jnp.zeros_like(tested))
 
 
 def closest_faces(
@@ -91,12 +87,14 @@ def closest_faces(
         near: faces that can be the closest.
         blocking: sizes of the tiles.
     """
-    faces = Tiled(near, triangles, blocking.faces, fill=-FAR_AWAY)
+    faces = Tiled(near, triangles, blocking.faces)
 
     def find(points: Array, rows: Array) -> Array:
         def closer(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
             some, index = faces.tile(i)
-            squared = jax.lax.optimization_barrier(jax.vmap(squared_distance)(points, some))
+            squared = jax.vmap(squared_distance)(points, some)
+            real = (index < triangles.shape[-3])[:, None]
+            squared = jax.lax.optimization_barrier(jnp.where(real, squared, jnp.inf))
             # argmin is a scalar loop on a CPU; a minimum and a masked minimum of the index are not.
             least = squared.min(axis=-1)
             at_least = squared == least[..., None]
@@ -108,7 +106,7 @@ def closest_faces(
         return jax.lax.fori_loop(0, faces.tiles, closer, nothing)[1]
 
     none = jnp.full(searched.shape, -1, jnp.int32)
-    face = Tiled(searched, points, blocking.points, fill=FAR_AWAY).each(find, none)
+    face = Tiled(searched, points, blocking.points).each(find, none)
     corners = jax.vmap(lambda t, i: t[i])(triangles, face)
     return face, is_above(points, corners) & (face >= 0)
 
@@ -120,14 +118,14 @@ class Tiled:
     """Number of tiles that the fullest table needs."""
 
     def __init__(
-        self, mask: Bool[Array, "D N"], values: Float[Array, "D N ..."], size: int, *, fill: float
+        self, mask: Bool[Array, "D N"], values: Float[Array, "D N ..."], size: int
     ) -> None:
         directions, count = mask.shape
         length = -(-count // size) * size
 
         def compact(mask: Array, values: Array) -> tuple[Array, Array]:
             index = jnp.nonzero(mask, size=length, fill_value=count)[0].astype(jnp.int32)
-            return index, jnp.take(values, index, axis=0, mode="fill", fill_value=fill)
+            return index, jnp.take(values, index, axis=0, mode="fill", fill_value=0)
 
         self._size = size
         self._index, self._values = jax.vmap(compact)(mask, values)

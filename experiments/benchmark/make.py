@@ -1,0 +1,153 @@
+"""The benchmark: true frames, predictions of them, and the files that hold both."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments.benchmark.detector import (
+    DetectorNoise,
+    fitting_camera,
+    observe_exactly,
+    observe_with_noise,
+)
+from experiments.benchmark.interactions import contact_type, draw_truth
+from experiments.benchmark.measure import achieved
+from experiments.benchmark.pose import stack, together
+from experiments.benchmark.regressor import RegressorErrors, camera_with_error, predict
+from experiments.benchmark.surfaces import Surface
+from fitting.canonical import check_target, write_predictions
+from fitting.errors import InputError
+from fitting.predictions import TwoHandPredictions
+from mano_jax.files import write_whole
+from mano_jax.model import Hands
+
+_FILES: Final = ("truth.npz", "predictions.npz", "benchmark.json")
+_TRUTH, _REGRESSOR, _CAMERA, _DETECTOR = range(4)
+"""Random streams of a frame: one does not move when another draws more numbers."""
+
+
+def make_interactions(
+    hands: Hands,
+    *,
+    frames: int,
+    seed: int = 0,
+    regressor: RegressorErrors | None = None,
+    detector: DetectorNoise | None = None,
+    progress: bool = False,
+) -> tuple[TwoHandPredictions, TwoHandPredictions]:
+    """Draw interactions and a regressor's predictions of them, both synthetic.
+
+    Every frame has random generators of its own: frame i is the same whatever the number of
+    frames, and other noise of the detector changes `joints_3d` and `keypoints_2d` only.
+
+    Args:
+        hands: the model whose pose samples, or mean pose and components, are used.
+        frames: how many.
+        seed: of all randomness.
+        regressor: sizes of the predictions' errors; None takes the defaults.
+        detector: noise of the predictions' joints and keypoints; None takes the defaults.
+        progress: show a progress bar.
+
+    Returns:
+        Truth (parameters, noise-free joints and keypoints of confidence 1) and predictions
+        (parameters with errors, noisy joints and keypoints, some of confidence 0). A frame's
+        `frame_id` begins with its contact type, see `frame_type`.
+
+    Raises:
+        InputError: no frame asked for, or a negative seed.
+        ValueError: a hand model with which no contact can be found.
+    """
+    if frames < 1:
+        raise InputError(f"--frames: expected at least one frame, found {frames}")
+    if seed < 0:
+        raise InputError(f"--seed: expected 0 or more, found {seed}")
+    regressor, detector = regressor or RegressorErrors(), detector or DetectorNoise()
+    surface = Surface.of(hands)
+    names, truths, starts, exact, noisy = [], [], [], [], []
+    for number in tqdm(range(frames), unit="frame", disable=not progress):
+        rng = [np.random.default_rng([seed, number, stream]) for stream in range(4)]
+        kind = contact_type(number)
+        truth = draw_truth(hands, surface, rng[_TRUTH], kind)
+        vertices, joints = together(hands, truth)
+        camera = fitting_camera(vertices.reshape(-1, 3))
+        names.append(f"{kind.name}-{seed}-{number:05d}")
+        truths.append(truth)
+        exact.append(observe_exactly(joints, camera))
+        starts.append(predict(hands, rng[_REGRESSOR], truth, joints, regressor))
+        targets = observe_with_noise(joints, camera, detector, rng[_DETECTOR])
+        guessed_camera = camera_with_error(rng[_CAMERA], camera, regressor)
+        noisy.append({"weak_camera": guessed_camera, **targets})
+    frame_id = np.array(names)
+    return (
+        TwoHandPredictions(**stack(truths), **_stack(exact), frame_id=frame_id),
+        TwoHandPredictions(**stack(starts), **_stack(noisy), frame_id=frame_id),
+    )
+
+
+def frame_type(frame_id: str) -> str:
+    """The contact type that a frame's name begins with."""
+    return str(frame_id).split("-")[0]
+
+
+def write_benchmark(
+    folder: Path,
+    hands: Hands,
+    *,
+    frames: int,
+    seed: int = 0,
+    regressor: RegressorErrors | None = None,
+    detector: DetectorNoise | None = None,
+    hand_model: str = "",
+    force: bool = False,
+    progress: bool = False,
+) -> list[Path]:
+    """Write `truth.npz`, `predictions.npz` and `benchmark.json`, which says how they were made.
+
+    The same arguments give the same bytes on the same machine.
+
+    Args:
+        folder: where; made if need be.
+        hands: the hand model.
+        frames: how many frames.
+        seed: of all randomness.
+        regressor: sizes of the predictions' errors; None takes the defaults.
+        detector: noise of the predictions' joints and keypoints; None takes the defaults.
+        hand_model: fingerprint of the hand model, for the record.
+        force: replace files that are there.
+        progress: show a progress bar.
+
+    Returns:
+        The files written.
+
+    Raises:
+        InputError: a file is there and may not be replaced, or as for `make_interactions`.
+    """
+    paths = [Path(folder) / name for name in _FILES]
+    for path in paths:
+        check_target(path, (path.suffix,), overwrite=force)
+    regressor, detector = regressor or RegressorErrors(), detector or DetectorNoise()
+    truth, predictions = make_interactions(
+        hands, frames=frames, seed=seed, regressor=regressor, detector=detector, progress=progress
+    )
+    write_predictions(paths[0], truth, overwrite=force)
+    write_predictions(paths[1], predictions, overwrite=force)
+    record = {
+        "data": "synthetic",
+        "frames": frames,
+        "seed": seed,
+        "hand_model": hand_model,
+        "regressor": asdict(regressor),
+        "detector": asdict(detector),
+        "achieved": achieved(hands, truth, predictions),
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    write_whole(paths[2], lambda file: file.write(text.encode()))
+    return paths
+
+
+def _stack(records: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.stack([record[name] for record in records]) for name in records[0]}

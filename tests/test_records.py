@@ -1,0 +1,63 @@
+"""Records of experiments: what is written is read, and tables are made from it."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from experiments import collision_engines
+from experiments.records import Metric, Record, markdown_table, provenance, read_record
+
+ROOT = Path(__file__).parent.parent
+RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+
+
+@pytest.fixture
+def record():
+    return Record(
+        question="What?",
+        data="synthetic",
+        metrics=(
+            Metric("time/culled/ms", 2.0, "ms", "lower"),
+            Metric("time/exact/ms", 5.0, "ms", "lower"),
+            Metric("time/exact/MB", 1.5, "MB", "lower"),
+            Metric("time in all", 7.0, "ms", "lower"),
+        ),
+        provenance=provenance("experiments.nothing"),
+        settings={"frames": 3},
+    )
+
+
+def test_what_is_written_is_read(record, tmp_path):
+    path = tmp_path / "new" / "record.json"
+    record.write(path)
+    assert read_record(path) == record
+    assert json.loads(path.read_text())["provenance"]["versions"]["jax"]
+
+
+def test_a_value_by_its_key_and_a_table_by_its_prefix(record):
+    assert record["time/exact/MB"] == 1.5
+    with pytest.raises(KeyError, match=r"'time/none' is none of time/culled/ms"):
+        record["time/none"]
+    rows = record.rows("time")
+    assert rows == {"culled": {"ms": 2.0}, "exact": {"ms": 5.0, "MB": 1.5}}
+    table = markdown_table(rows, corner="engine", show="{:.1f}".format)
+    assert (
+        table == "| engine | ms | MB |\n|---|---|---|\n| culled | 2.0 |  |\n| exact | 5.0 | 1.5 |"
+    )
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=[path.name for path in RESULTS])
+def test_every_committed_record_says_where_it_comes_from(path):
+    record = read_record(path)
+    assert record.question and record.data and record.metrics
+    assert {"command", "commit", "device", "versions"} <= record.provenance.keys()
+    assert all(math.isfinite(metric.value) for metric in record.metrics)
+    keys = [metric.key for metric in record.metrics]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_page_of_collision_engines_is_its_record():
+    record = read_record(ROOT / collision_engines.RECORD)
+    assert (ROOT / "docs" / "collision.md").read_text() == collision_engines.page(record)

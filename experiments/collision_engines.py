@@ -29,8 +29,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from experiments.benchmark import make_interactions
-from experiments.demo import frame_metrics, penetration, pose_predictions
 from experiments.records import Metric, Record, markdown_table, provenance
+from fitting.evaluation import evaluate
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
 from fitting.refine import refine
@@ -55,6 +55,7 @@ RECORD = Path("experiments/results/collision_engines_cpu.json")
 ENGINES: tuple[CollisionEngine, ...] = ("exact", "culled", "voxel", "voxel_published")
 GRID_FRAMES = 4
 """Frames that the grids are made for: they take a thousand times as long."""
+FIT_METRICS = ("mpjpe", "i_mpjpe", "mpvpe", "ave_p", "max_p")
 STEPS_A_SEARCH = 10
 """A solver keeps a search for so many steps."""
 
@@ -273,15 +274,11 @@ def memory(hands: Hands, vertices: Array, batches: list[int]) -> list[Metric]:
 def fit_results(hands: Hands, frames: int) -> list[Metric]:
     """`ihmr` with each engine in the solver: exact metrics of what comes out."""
     truth, predictions = make_interactions(hands, frames=frames, seed=0)
-    true_hands = pose_predictions(hands, truth)
 
     def judged(name: str, fitted: TwoHandPredictions) -> list[Metric]:
-        posed = pose_predictions(hands, fitted)
-        depth = penetration(hands, posed.vertices)
-        values = frame_metrics(posed, true_hands, depth, truth.hand_valid)
-        return [
-            Metric(f"fit/{name}/{k}", float(v.mean()), "mm", "lower") for k, v in values.items()
-        ]
+        found = evaluate(hands, fitted, truth, metrics=FIT_METRICS)
+        means = {key: float(found.column(key).mean()) for key in FIT_METRICS}
+        return [Metric(f"fit/{name}/{key}", mean, "mm", "lower") for key, mean in means.items()]
 
     metrics = judged("start", predictions)
     for engine in ENGINES:

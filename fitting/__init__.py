@@ -4,7 +4,7 @@ from fitting.adapters import read_input
 from fitting.canonical import read_predictions, write_arrays, write_predictions
 from fitting.checks import InputSummary, summarise
 from fitting.errors import InputError
-from fitting.evaluation import Evaluation, evaluate, read_result
+from fitting.evaluation import Evaluation, evaluate, read_result, read_truth
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.refine import STATUS_NAMES, RefinedHands, refine
@@ -38,6 +38,7 @@ __all__ = [
     "read_input",
     "read_predictions",
     "read_result",
+    "read_truth",
     "refine",
     "strategy_from_toml",
     "strategy_to_toml",

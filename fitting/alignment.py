@@ -11,6 +11,9 @@ from numpy.typing import ArrayLike
 FEWEST_POINTS = 3
 """A similarity transform is not determined by fewer points."""
 
+FLAT = 1e-6
+"""Points that spread less along an axis, as a share of their size or place, lie in a plane."""
+
 
 def at_root(
     points: Float[np.ndarray, "*batch P 3"], roots: Float[np.ndarray, "*batch 3"]
@@ -70,7 +73,8 @@ def matched_spread(
     """Predicted points moved and stretched along each axis to the truth's mean and deviation.
 
     The alignment of IHMR's released evaluator (`calc_transform_no_rot`): no rotation, but three
-    scales of their own, so it forgives a hand that is flat along the line of sight.
+    scales of their own, so it forgives a hand that is flat along the line of sight. One in a plane
+    (`FLAT`) stays in it.
 
     Args:
         predicted: points to be moved.
@@ -81,8 +85,10 @@ def matched_spread(
     source, source_mean = _centred(predicted, keep)
     target, target_mean = _centred(truth, keep)
     spread, wanted = _deviation(source, keep), _deviation(target, keep)
-    # Points in one plane have no deviation to divide by; there is nothing to stretch either.
-    stretch = np.where(spread > 0, wanted / np.where(spread > 0, spread, 1.0), 1.0)
+    # Points in one plane have only rounding to divide by; there is nothing to stretch either.
+    size = np.maximum(spread.max(-1, keepdims=True), np.abs(source_mean))
+    thick = spread > FLAT * size
+    stretch = np.where(thick, wanted / np.where(thick, spread, 1.0), 1.0)
     return (predicted - source_mean) * stretch + target_mean
 
 

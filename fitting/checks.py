@@ -167,7 +167,7 @@ def frame_reasons(predictions: TwoHandPredictions, hands: Hands) -> Shaped[np.nd
     """
     check_file(predictions, hands)
     reasons = np.full(predictions.num_frames, "", dtype=object)
-    for bad, reason in _all_reasons(predictions):
+    for bad, reason in all_reasons(predictions):
         reasons[bad & (reasons == "")] = reason
     return reasons.astype(str)
 
@@ -285,7 +285,7 @@ def _from_the_middle(vertices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.where(finite[..., 0], distance, np.nan), middle[..., 0, :]
 
 
-def _all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
+def all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     """Every way for a frame to be unusable: which frames, and the words for it."""
     yield ~np.any(p.hand_valid, axis=-1), "no hand"
     if p.has_parameters:

@@ -13,13 +13,14 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from tqdm import tqdm
 
 from fitting.canonical import CanonicalFileError, predictions_from_arrays, read_arrays
+from fitting.checks import all_reasons
 from fitting.errors import InputError
 from fitting.evaluation_summary import (
     LEVEL,
@@ -30,7 +31,7 @@ from fitting.evaluation_summary import (
     without_nan,
 )
 from fitting.metric_table import DEFAULT_METRICS, METRICS, NEEDS, Pair, has_need
-from fitting.metrics import acceleration_error, countable
+from fitting.metrics import acceleration_error
 from fitting.posed_frames import camera_kind, close_hands, pose_frames
 from fitting.predictions import TwoHandPredictions
 from fitting.refine import SKIPPED_INVALID
@@ -55,12 +56,12 @@ class Evaluation:
     """The same of what the result was made from."""
     subsets: dict[str, Bool[np.ndarray, "N"]]
     """`all`, `interacting` (both hands in the truth), `close` (and near each other), `single`."""
-    joints_counted: Int[np.ndarray, "N"]
-    """Joints that each frame's joint metrics run over."""
-    hands_counted: Int[np.ndarray, "N"]
-    """Hands of result and truth in each frame."""
     notes: tuple[str, ...]
     """What was left out, and why."""
+    _summaries: dict[tuple[int, int], dict[str, dict[str, MetricSummary]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Summaries by (resamples, seed): table and JSON show the same one."""
 
     @property
     def num_frames(self) -> int:
@@ -86,6 +87,8 @@ class Evaluation:
     ) -> dict[str, dict[str, MetricSummary]]:
         """Statistics of every metric by subset; subsets without frames are left out.
 
+        Where there is something before, both run over the frames that were measured in both.
+
         Intervals are percentiles of the means of frames drawn with replacement from the subset
         (Efron, 1979); frames of one video are not independent, which these do not know.
 
@@ -93,11 +96,13 @@ class Evaluation:
             resamples: bootstrap samples.
             seed: of their draw.
         """
-        return {
-            name: self._summary_of(np.flatnonzero(mask), resamples, seed)
-            for name, mask in self.subsets.items()
-            if mask.any()
-        }
+        if (resamples, seed) not in self._summaries:
+            self._summaries[resamples, seed] = {
+                name: self._summary_of(np.flatnonzero(mask), resamples, seed)
+                for name, mask in self.subsets.items()
+                if mask.any()
+            }
+        return {name: dict(found) for name, found in self._summaries[resamples, seed].items()}
 
     def to_table(self, *, resamples: int = 1000, seed: int = 0) -> str:
         """The summary as aligned text, one block a subset, and the notes."""
@@ -124,7 +129,6 @@ class Evaluation:
                     "label": METRICS[key].label,
                     "unit": self.units[key],
                     "better": "higher" if METRICS[key].higher_is_better else "lower",
-                    "averaged_over": METRICS[key].averaged_over,
                     "worse_beyond": self.tolerances[key],
                 }
                 for key in self.metrics
@@ -157,18 +161,8 @@ class Evaluation:
         return text.getvalue()
 
     def _summary_of(self, rows: np.ndarray, resamples: int, seed: int) -> dict[str, MetricSummary]:
-        weights = {
-            "frames": np.ones(len(rows)),
-            "joints": self.joints_counted[rows].astype(np.float64),
-            "hands": self.hands_counted[rows].astype(np.float64),
-        }
         columns = [
-            Column(
-                self.units[key],
-                self.tolerances[key],
-                METRICS[key].higher_is_better,
-                weights[METRICS[key].averaged_over],
-            )
+            Column(self.units[key], self.tolerances[key], METRICS[key].higher_is_better)
             for key in self.metrics
         ]
         before = None if self.before is None else self.before[rows]
@@ -207,7 +201,7 @@ def evaluate(
 
     Raises:
         InputError: an unknown metric, no metric that can be measured, frames that cannot be
-            matched, or arrays that do not fit the hand model.
+            matched, arrays that do not fit the hand model, or lengths that are not metres.
     """
     _check_keys(metrics)
     for file, role in ((predicted, "result"), (truth, "truth"), (before, "before")):
@@ -219,10 +213,13 @@ def evaluate(
     if before is not None:
         files.append(before.frames(_rows_before(predicted, before, rows)))
     truth = truth.frames(true_rows)
-    if skipped is not None and skipped[rows].any():
-        left_out = skipped[rows]
+    left_out = np.zeros(len(rows), bool) if skipped is None else skipped[rows]
+    if left_out.any():
         notes.append(f"{_frames(int(left_out.sum()))} of the result skipped, not measured")
         files = [replace(f, hand_valid=f.hand_valid & ~left_out[:, None]) for f in files]
+    roles = ("the result", "what came before")[: len(files)]
+    for file, role in zip((*files, truth), (*roles, "the truth"), strict=True):
+        notes += _check_units(file, ~left_out, role)
     measured, omitted = _available(metrics, files[0], truth, "the result")
     if not measured:
         raise InputError(f"no metric can be measured; {'; '.join(omitted)}")
@@ -233,12 +230,15 @@ def evaluate(
         keys.append(also)
         notes += omitted
     of_metric = {key: _unit_and_tolerance(key, files[0], truth) for key in measured}
-    lacking = int((truth.hand_valid & ~predicted.hand_valid[rows]).sum())
-    if lacking:
-        notes.append(
-            f"{lacking} of the truth's {int(truth.hand_valid.sum())} hands are not in the result"
-        )
     tables, facts = _measure(hands, files, truth, keys, chunk, progress)
+    wanted = truth.hand_valid & ~left_out[:, None]
+    for i, (file, role) in enumerate(zip((*files, truth), (*roles, "the truth"), strict=True)):
+        notes += _missing_hands(wanted, file, facts.measurable[i], truth, role)
+    for i, (known, role) in enumerate(zip(keys, roles, strict=True)):
+        empty = [k for k in known if not np.isfinite(tables[i][:, measured.index(k)]).any()]
+        notes += _never_measured(empty, wanted, facts, i, role)
+    if before is not None:
+        notes += _unpaired(keys[1], measured, *tables)
     both = np.all(truth.hand_valid, axis=1)
     return Evaluation(
         metrics=measured,
@@ -250,11 +250,9 @@ def evaluate(
         subsets={
             "all": np.ones(len(rows), bool),
             "interacting": both,
-            "close": both & facts["close"],
+            "close": both & facts.close,
             "single": truth.hand_valid.sum(1) == 1,
         },
-        joints_counted=facts["joints"],
-        hands_counted=facts["hands"],
         notes=tuple(notes),
     )
 
@@ -268,18 +266,34 @@ def read_result(
         CanonicalFileError: the file is missing or damaged, or its arrays make no predictions.
     """
     arrays = read_arrays(path)
-    try:
-        predictions = predictions_from_arrays(arrays)
-    except InputError as error:
-        raise CanonicalFileError(f"{path}: {error}") from error
+    predictions = _predictions(path, arrays)
     frames = predictions.num_frames
     status = arrays.get("status", np.zeros(frames, np.uint8))
-    if status.shape != (frames,):
+    if status.shape != (frames,) or not np.issubdtype(status.dtype, np.integer):
         raise CanonicalFileError(
-            f"{path}: status: expected one number for each of {frames} frames, found shape "
-            f"{status.shape}; write the result again"
+            f"{path}: status: expected one integer for each of {frames} frames, found "
+            f"{status.dtype} of shape {status.shape}; write the result again"
         )
     return predictions, status == SKIPPED_INVALID
+
+
+def read_truth(path: str | os.PathLike[str]) -> TwoHandPredictions:
+    """Read a truth: any canonical `.npz` file but a result, which is a fit.
+
+    A result's `joints_3d` are the ones it was fitted to, a detector's: as a truth they would
+    stand before its own hands.
+
+    Raises:
+        CanonicalFileError: the file is a result, missing or damaged, or its arrays make no
+            predictions.
+    """
+    arrays = read_arrays(path)
+    if found := [name for name in ("status", "energy_after") if name in arrays]:
+        raise CanonicalFileError(
+            f"{path}: found {' and '.join(found)}, so this is a result; a fit is no truth. Give "
+            "the data set's annotations, or the file that the predictions were made from"
+        )
+    return _predictions(path, arrays)
 
 
 def match_frames(
@@ -310,8 +324,8 @@ def match_frames(
     rows = np.flatnonzero(found >= 0)
     if len(rows) == 0:
         raise InputError(
-            f"no frame_id is in both files: the result has {predicted.frame_id[0]!r}, ..., the "
-            f"truth has {truth.frame_id[0]!r}, ...; give the truth of these frames"
+            f"no frame_id is in both files: the result has {str(predicted.frame_id[0])!r}, ..., "
+            f"the truth has {str(truth.frame_id[0])!r}, ...; give the truth of these frames"
         )
     notes = []
     if extra := predicted.num_frames - len(rows):
@@ -354,12 +368,104 @@ def _check_file(hands: Hands, file: TwoHandPredictions, role: str) -> None:
         )
 
 
+def _check_units(file: TwoHandPredictions, kept: Bool[np.ndarray, "N"], role: str) -> list[str]:
+    """Remarks on frames whose lengths are not metres or angles not radians.
+
+    Raises:
+        InputError: most frames are such: the unit is wrong, not a frame.
+    """
+    notes = []
+    for bad, reason in all_reasons(file):
+        found = int((bad & kept).sum())
+        if not found or not any(unit in reason for unit in ("expected metres", "expected radians")):
+            continue
+        if 2 * found > kept.sum():
+            raise InputError(f"{role}: {_frames(found)} of {int(kept.sum())}: {reason}")
+        notes.append(f"{_frames(found)} of {role}: {reason}")
+    return notes
+
+
+def _missing_hands(
+    wanted: Bool[np.ndarray, "N 2"],
+    file: TwoHandPredictions,
+    measurable: Bool[np.ndarray, "N 2"],
+    truth: TwoHandPredictions,
+    role: str,
+) -> list[str]:
+    """Remarks on hands of the truth that a file lacks, or has without numbers."""
+    notes, total = [], int(truth.hand_valid.sum())
+    for missing, what in (
+        (wanted & ~file.hand_valid, f"are not in {role}"),
+        (wanted & file.hand_valid & ~measurable, f"lack a finite wrist or mesh in {role}"),
+    ):
+        if count := int(missing.sum()):
+            frames = _frames(int(missing.any(1).sum()))
+            notes.append(f"{count} of the truth's {total} hands {what} ({frames}), not measured")
+    return notes
+
+
+def _never_measured(
+    keys: Sequence[str], wanted: Bool[np.ndarray, "N 2"], facts: "_Facts", file: int, role: str
+) -> list[str]:
+    """Remarks on metrics that were measured in no frame of a file, by cause."""
+    both = wanted.all(1)
+    apart = [
+        name
+        for name, together in ((role, facts.together[file]), ("the truth", facts.together[-1]))
+        if not together[both].any()
+    ]
+    by_cause: dict[str, list[str]] = {}
+    for key in keys:
+        cause = ""
+        if not (wanted & facts.measurable[file] & facts.measurable[-1]).any():
+            cause = f": {role} and the truth share no hand"
+        elif METRICS[key].both_hands and not both.any():
+            cause = ": no frame of the truth has both hands"
+        elif METRICS[key].both_hands and apart:
+            cause = (
+                f": nothing says where the hands of {' and '.join(apart)} are to each other; add "
+                "relative_transl or joints_3d"
+            )
+        elif key == "acceleration_error":
+            cause = ": no three frames of a sequence follow each other"
+        by_cause.setdefault(cause, []).append(key)
+    return [
+        f"{', '.join(found)}: could be measured in no frame of {role}{cause}"
+        for cause, found in by_cause.items()
+    ]
+
+
+def _unpaired(
+    keys: Sequence[str], measured: Sequence[str], after: np.ndarray, before: np.ndarray
+) -> list[str]:
+    """Remarks on frames that were measured on one side of the comparison only."""
+    new, old = np.isfinite(after), np.isfinite(before)
+    notes = []
+    for only, what in (
+        (old & ~new, "lost: {} measured before and not after, not compared: {}"),
+        (new & ~old, "gained: {} measured after and not before, not compared: {}"),
+    ):
+        by_count: dict[int, list[str]] = {}
+        for key in keys:
+            if count := int(only[:, measured.index(key)].sum()):
+                by_count.setdefault(count, []).append(key)
+        notes += [what.format(_frames(n), ", ".join(found)) for n, found in by_count.items()]
+    return notes
+
+
+def _predictions(path: str | os.PathLike[str], arrays: dict[str, np.ndarray]) -> TwoHandPredictions:
+    try:
+        return predictions_from_arrays(arrays)
+    except InputError as error:
+        raise CanonicalFileError(f"{path}: {error}") from error
+
+
 def _rows_by_name(names: np.ndarray, role: str) -> dict[str, int]:
     rows = {str(name): row for row, name in enumerate(names)}
     if len(rows) < len(names):
         unique, counts = np.unique(names, return_counts=True)
         raise InputError(
-            f"{role}: frame_id {str(unique[counts > 1][0])!r} is there {counts.max()} times; "
+            f"{role}: frame_id {str(unique[counts.argmax()])!r} is there {counts.max()} times; "
             "expected every frame once: make the names unique"
         )
     return rows
@@ -411,6 +517,18 @@ def _unit_and_tolerance(
     return ("px", 0.1) if pixels else ("crop", metric.tolerance)
 
 
+@dataclass(frozen=True)
+class _Facts:
+    """What the frames of each file, the truth last, and of the truth are like."""
+
+    measurable: list[Bool[np.ndarray, "N 2"]]
+    """`Posed.measurable`."""
+    together: list[Bool[np.ndarray, "N"]]
+    """`Posed.together`."""
+    close: Bool[np.ndarray, "N"]
+    """The truth's hands are near each other."""
+
+
 def _measure(
     hands: Hands,
     files: Sequence[TwoHandPredictions],
@@ -418,8 +536,8 @@ def _measure(
     keys: Sequence[tuple[str, ...]],
     chunk: int,
     progress: bool,
-) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Each file's metrics of every frame, and what the truth and the first file say of the frames.
+) -> tuple[list[np.ndarray], _Facts]:
+    """Each file's metrics of every frame, and what the frames are like.
 
     A table (N, M) has the first file's M metrics; a column that another file lacks is NaN.
     """
@@ -427,11 +545,11 @@ def _measure(
     size = max(1, min(chunk, frames))
     tables = [np.full((frames, len(keys[0])), np.nan) for _ in files]
     tracks = [_Track(frames) if "acceleration_error" in known else None for known in keys]
-    facts = {
-        "close": np.zeros(frames, bool),
-        "joints": np.zeros(frames, np.int64),
-        "hands": np.zeros(frames, np.int64),
-    }
+    facts = _Facts(
+        [np.zeros((frames, 2), bool) for _ in (*files, truth)],
+        [np.zeros(frames, bool) for _ in (*files, truth)],
+        np.zeros(frames, bool),
+    )
     with tqdm(total=frames, unit="frame", disable=not progress, desc="measuring") as bar:
         for first in range(0, frames, size):
             rows = np.minimum(np.arange(first, first + size), frames - 1)
@@ -445,10 +563,10 @@ def _measure(
                         table[real, keys[0].index(key)] = compute(pair)[:count]
                 if track is not None:
                     track.add(pair, real)
-            valid = countable(true.joint_seen.shape, pairs[0].joint_hands, pairs[0].joint_valid)
-            facts["joints"][real] = valid.sum((1, 2))[:count]
-            facts["hands"][real] = pairs[0].mesh_hands.sum(1)[:count]
-            facts["close"][real] = close_hands(true)[:count]
+            for i, posed in enumerate((*(pair.predicted for pair in pairs), true)):
+                facts.measurable[i][real] = posed.measurable[:count]
+                facts.together[i][real] = posed.together[:count]
+            facts.close[real] = close_hands(true)[:count]
             bar.update(count)
     for file, table, track in zip(files, tables, tracks, strict=True):
         if track is not None:

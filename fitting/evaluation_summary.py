@@ -32,20 +32,17 @@ class Statistics:
     """Median frame."""
     p90: float
     """90th percentile of the frames."""
-    pooled_mean: float
-    """Mean over joints or hands (`Metric.averaged_over`), as the published programs average: a
-    frame with both hands counts twice as much as one with a single hand."""
 
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """One metric over one subset."""
+    """One metric over one subset; in a comparison, over the frames that have it in both."""
 
     unit: str
     after: Statistics
     before: Statistics | None = None
     change: Interval | None = None
-    """After minus before over the frames that have both, resampled as pairs."""
+    """After minus before, resampled as pairs."""
     made_worse: float | None = None
     """Share of those frames that are worse by more than the metric's tolerance."""
 
@@ -57,8 +54,6 @@ class Column:
     unit: str
     tolerance: float
     higher_is_better: bool
-    weight: Float[np.ndarray, "N"]
-    """Joints or hands of each frame, or ones."""
 
 
 def summarise_columns(
@@ -69,13 +64,19 @@ def summarise_columns(
     resamples: int,
     seed: int,
 ) -> list[MetricSummary]:
-    """Summaries of M metrics over N frames; NaN is a frame in which one was not measured."""
+    """Summaries of M metrics over N frames; NaN is a frame in which one was not measured.
+
+    Before and after are statistics of the same frames, those measured in both. A metric that one
+    of them lacks in every frame is no comparison: the other keeps its own frames.
+    """
+    if before is not None:
+        after, before = _paired(after, before)
     values = after if before is None else np.concatenate([after, before, after - before], axis=1)
     means = bootstrap_means(values, resamples=resamples, seed=seed)
     intervals = [_percentiles(means[:, i]) for i in range(means.shape[1])]
     count, found = len(columns), []
     for i, column in enumerate(columns):
-        first = _statistics(after[:, i], column.weight, intervals[i])
+        first = _statistics(after[:, i], intervals[i])
         if before is None:
             found.append(MetricSummary(column.unit, first))
             continue
@@ -86,7 +87,7 @@ def summarise_columns(
             MetricSummary(
                 unit=column.unit,
                 after=first,
-                before=_statistics(before[:, i], column.weight, intervals[count + i]),
+                before=_statistics(before[:, i], intervals[count + i]),
                 change=Interval(_mean(difference), *intervals[2 * count + i]),
                 made_worse=_mean(loss > column.tolerance),
             )
@@ -174,18 +175,22 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _statistics(
-    values: Float[np.ndarray, "N"], weight: np.ndarray, interval: tuple[float, float]
-) -> Statistics:
-    finite = np.isfinite(values)
-    kept, weight = values[finite], weight[finite]
+def _paired(after: np.ndarray, before: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both without the frames that only one of them has; a column that one lacks as it is."""
+    new, old = np.isfinite(after), np.isfinite(before)
+    comparable = new.any(0) & old.any(0)
+    keep = (new & old) | ~comparable
+    return np.where(keep, after, np.nan), np.where(keep, before, np.nan)
+
+
+def _statistics(values: Float[np.ndarray, "N"], interval: tuple[float, float]) -> Statistics:
+    kept = values[np.isfinite(values)]
     nan = float("nan")
     return Statistics(
-        count=int(finite.sum()),
+        count=len(kept),
         mean=Interval(_mean(kept), *interval),
         median=float(np.median(kept)) if len(kept) else nan,
         p90=float(np.percentile(kept, 90)) if len(kept) else nan,
-        pooled_mean=float(kept @ weight / weight.sum()) if weight.sum() > 0 else nan,
     )
 
 

@@ -7,7 +7,7 @@ cameras of a result and of the truth it is given.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -156,8 +156,8 @@ class Metric:
     """A frame that is worse by more than this, in the metric's unit, was made worse."""
     needs: tuple[str, ...] = ()
     """What it takes beyond joints; see `NEEDS`."""
-    averaged_over: Literal["frames", "joints", "hands"] = "frames"
-    """What the published programs average over: `Statistics.pooled_mean`."""
+    both_hands: bool = False
+    """Takes both hands, and their place to each other."""
     higher_is_better: bool = False
     """Else lower is."""
     default: bool = False
@@ -299,17 +299,17 @@ def _over_hands(
 
 
 def _joints(label: str, compute: Callable[[Pair], np.ndarray], **more: Any) -> Metric:
-    return Metric(label, "mm", compute, 0.1, averaged_over="joints", **more)
+    return Metric(label, "mm", compute, 0.1, **more)
 
 
 def _meshes(label: str, compute: Callable[[Pair], np.ndarray], **more: Any) -> Metric:
-    return Metric(label, "mm", compute, 0.1, ("mesh", "true_mesh"), "hands", **more)
+    return Metric(label, "mm", compute, 0.1, MESHES, **more)
 
 
 def _collision(
     label: str, unit: str, tolerance: float, compute: Callable[[Pair], np.ndarray], **more: Any
 ) -> Metric:
-    return Metric(label, unit, compute, tolerance, ("mesh",), **more)
+    return Metric(label, unit, compute, tolerance, ("mesh",), both_hands=True, **more)
 
 
 METRICS: Final[dict[str, Metric]] = {
@@ -317,14 +317,19 @@ METRICS: Final[dict[str, Metric]] = {
     "mpvpe": _meshes("MPVPE", lambda p: m.mpvpe(*p.mesh_arguments), default=True),
     "pa_mpjpe": _joints("PA-MPJPE", lambda p: m.pa_mpjpe(*p.joint_arguments), default=True),
     "pa_mpvpe": _meshes("PA-MPVPE", lambda p: m.pa_mpvpe(*p.meshes, p.mesh_hands), default=True),
-    "i_mpjpe": _joints("I-MPJPE", lambda p: m.i_mpjpe(*p.joint_pair_arguments), default=True),
-    "i_mpvpe": _meshes("I-MPVPE", lambda p: m.i_mpvpe(*p.mesh_pair_arguments), default=True),
+    "i_mpjpe": _joints(
+        "I-MPJPE", lambda p: m.i_mpjpe(*p.joint_pair_arguments), both_hands=True, default=True
+    ),
+    "i_mpvpe": _meshes(
+        "I-MPVPE", lambda p: m.i_mpvpe(*p.mesh_pair_arguments), both_hands=True, default=True
+    ),
     "i_mpjpe_evaluator": _joints(
         "I-MPJPE (IHMR's evaluator)",
         lambda p: m.i_mpjpe_evaluator(*p.joint_pair_arguments),
+        both_hands=True,
         default=True,
     ),
-    "mrrpe": Metric("MRRPE", "mm", _mrrpe, 0.1, default=True),
+    "mrrpe": Metric("MRRPE", "mm", _mrrpe, 0.1, both_hands=True, default=True),
     "ave_p": _collision(
         "AVE-P", "mm", 0.01, lambda p: m.ave_p(p.depths, p.collidable), default=True
     ),
@@ -351,20 +356,19 @@ METRICS: Final[dict[str, Metric]] = {
     "interpenetration_volume_fine": _collision(
         "IV (lines 1 mm apart)", "cm3", 0.01, _interpenetration(voxels=False)
     ),
-    "iou": Metric("IoU", "%", _iou, 0.1, MESHES, "hands", higher_is_better=True, slow=True),
+    "iou": Metric("IoU", "%", _iou, 0.1, MESHES, higher_is_better=True, slow=True),
     "chamfer_l1": _meshes("Chamfer-L1", _chamfer, slow=True),
     "error_2d": Metric("2D error", "image", _error_2d, 0.001, ("keypoints",), default=True),
-    "miaa": Metric("MIAA", "px", _miaa, 0.1, (*MESHES, "true_camera"), "hands"),
+    "miaa": Metric("MIAA", "px", _miaa, 0.1, (*MESHES, "true_camera")),
     "miaa_own_camera": Metric(
-        "MIAA (own camera)", "px", _miaa_own_camera, 0.1, (*MESHES, "own_cameras"), "hands"
+        "MIAA (own camera)", "px", _miaa_own_camera, 0.1, (*MESHES, "own_cameras")
     ),
-    "pck": Metric("PCK at 20 mm", "%", _pck, 0.1, averaged_over="joints", higher_is_better=True),
+    "pck": Metric("PCK at 20 mm", "%", _pck, 0.1, higher_is_better=True),
     "auc": Metric(
         "AUC of PCK, 0 to 50 mm",
         "1",
         lambda p: m.auc(*p.joint_arguments),
         0.001,
-        averaged_over="joints",
         higher_is_better=True,
         default=True,
     ),

@@ -187,7 +187,9 @@ def i_mpjpe_evaluator(
 
     The joints of both hands are moved and stretched along each axis until their mean and
     standard deviation are the truth's, without rotation (`alignment.matched_spread`). The
-    figures of IHMR's tables come from it. NaN without both hands.
+    figures of IHMR's tables come from it, but its program also aligns the one hand of frames
+    that have no other and averages them in: here they are NaN, so a file with such frames has
+    another mean than IHMR's.
 
     Args:
         predicted: joints of both hands in one frame, metres.

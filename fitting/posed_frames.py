@@ -50,6 +50,16 @@ class Posed:
         return self.vertices
 
     @property
+    def measurable(self) -> Bool[np.ndarray, "n 2"]:
+        """Hands with a wrist to align by and, if the file has meshes, a finite one."""
+        return self.joint_seen[:, :, _WRIST] & self.mesh_valid
+
+    @property
+    def together(self) -> Bool[np.ndarray, "n"]:
+        """Whether it is known where the two hands are to each other."""
+        return self.joints_together & self.mesh_together
+
+    @property
     def anchor(self) -> Float[np.ndarray, "n 1 1 3"]:
         """The anchor wrist, which cameras refer to; NaN without it.
 

@@ -250,6 +250,19 @@ def test_the_released_evaluator_forgives_stretch_and_no_rotation(joints):
     assert i_mpjpe_evaluator(turned, truth, valid)[0] > 5
 
 
+@pytest.mark.parametrize("depth", [0.3, 0.1, 1.7])
+def test_the_released_evaluator_leaves_a_plane_flat(joints, depth):
+    """What rounding leaves of a spread is nothing to stretch."""
+    truth, valid = joints[0, :1], np.array([BOTH])
+    flat = truth.copy()
+    flat[..., 2] = depth
+    noisy = flat + 1e-17 * np.random.default_rng(0).normal(size=flat.shape)
+    noisy[..., 2] += 1e-9 * np.random.default_rng(1).normal(size=flat.shape[:-1])
+    expected = 1000 * np.abs(truth[..., 2] - truth[..., 2].mean()).mean()
+    for predicted in (flat, noisy):
+        assert i_mpjpe_evaluator(predicted, truth, valid) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("scale", [False, True])
 @pytest.mark.parametrize(("root", "joint"), [("wrist", 0), ("middle1", 4)])
 def test_alignments_of_dir_against_loops(joints, hand_valid, root, joint, scale):

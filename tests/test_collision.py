@@ -17,6 +17,7 @@ from mano_jax.model import Hands, assemble, pose_hands
 from mano_jax.topology import cap_faces
 from objectives.collision import (
     Blocking,
+    Search,
     box_scale,
     collision_energy,
     contact_energy,
@@ -325,6 +326,7 @@ def test_terms_with_a_kept_search_equal_the_depths_own(hands, interlocked_params
     priors = make_priors(hands, "bone_aligned")
     weights = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (3, 4)), jnp.float32)
     found = search_collisions(hands, params, seen, terms=terms)
+    assert isinstance(found, Search)
     hit = found.inside.any(axis=(1, 2))
     assert hit[2] and not hit[1]
 

@@ -59,5 +59,7 @@ def test_every_committed_record_says_where_it_comes_from(path):
 
 
 def test_the_page_of_collision_engines_is_its_record():
-    record = read_record(ROOT / collision_engines.RECORD)
-    assert (ROOT / "docs" / "collision.md").read_text() == collision_engines.page(record)
+    records = [
+        read_record(ROOT / path) for path in (collision_engines.RECORD, collision_engines.FITS)
+    ]
+    assert (ROOT / "docs" / "collision.md").read_text() == collision_engines.page(*records)

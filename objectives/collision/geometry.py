@@ -15,9 +15,6 @@ the opening is therefore seen as deep as the skin around it is far.
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-# A triangle is flat where sin^2 of its angle at the first corner is below this.
-_FLAT = 1e-12
-
 
 def winding_number(
     points: Float[Array, "Q 3"], triangles: Float[Array, "F 3 3"], caps: Float[Array, "C 3 3"]
@@ -155,15 +152,13 @@ def squared_distance(points: Array, triangles: Array) -> Array:
     ab, ac = b - a, c - a
     n = jnp.cross(ab, ac)
     area = _dot(n, n)
-    # Two corners in one place: rounding must not make an area, and a plane, of that.
-    flat = area <= _FLAT * _dot(ab, ab) * _dot(ac, ac)
-    inverse = 1 / jnp.where(flat, 1, area)
+    inverse = 1 / jnp.where(area > 0, area, 1)
     # Dual basis of (ab, ac) in the plane: two dot products give the barycentric coordinates.
     dual_u = jnp.cross(ac, n) * inverse[:, None]
     dual_v = jnp.cross(n, ab) * inverse[:, None]
     u, v = _dot_terms(dual_u, offset), _dot_terms(dual_v, offset)
     height = _dot_terms(n * jnp.sqrt(inverse)[:, None], offset)
-    within = (u >= 0) & (v >= 0) & (u + v <= 1) & ~flat
+    within = (u >= 0) & (v >= 0) & (u + v <= 1) & (area > 0)
 
     from_b = [points[:, None, i] - b[:, i] for i in range(3)]
     edges = jnp.minimum(_squared_to_segment(offset, ab), _squared_to_segment(offset, ac))
@@ -191,11 +186,10 @@ def _closest_on_segment(point: Array, start: Array, end: Array) -> tuple[Array, 
 def _plane_coordinates(offset: Array, ab: Array, ac: Array) -> tuple[Array, Array]:
     n = jnp.cross(ab, ac)
     area = _dot(n, n)
-    flat = area <= _FLAT * _dot(ab, ab) * _dot(ac, ac)
-    safe = jnp.where(flat, 1, area)
+    safe = jnp.where(area > 0, area, 1)
     u, v = _dot(jnp.cross(ac, n), offset) / safe, _dot(jnp.cross(n, ab), offset) / safe
     # A triangle without area has no inside: send the answer to its edges.
-    return jnp.where(flat, -1, u), v
+    return jnp.where(area > 0, u, -1), v
 
 
 def _dot(a: Array, b: Array) -> Array:

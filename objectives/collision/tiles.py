@@ -87,14 +87,13 @@ def closest_faces(
         near: faces that can be the closest.
         blocking: sizes of the tiles.
     """
-    faces = Tiled(near, triangles, blocking.faces)
+    faces = Tiled(near, triangles, blocking.faces, repeat=True)
 
     def find(points: Array, rows: Array) -> Array:
         def closer(i: Array, best: tuple[Array, Array]) -> tuple[Array, Array]:
             some, index = faces.tile(i)
             squared = jax.vmap(squared_distance)(points, some)
-            real = (index < triangles.shape[-3])[:, None]
-            squared = jax.lax.optimization_barrier(jnp.where(real, squared, jnp.inf))
+            squared = jax.lax.optimization_barrier(squared)
             # argmin is a scalar loop on a CPU; a minimum and a masked minimum of the index are not.
             least = squared.min(axis=-1)
             at_least = squared == least[..., None]
@@ -112,19 +111,30 @@ def closest_faces(
 
 
 class Tiled:
-    """The rows of D tables that a mask keeps, moved to the front and cut into tiles."""
+    """The rows of D tables that a mask keeps, moved to the front and cut into tiles.
+
+    The last tile is filled up with zeros whose row is past the table's end, or, where a face more
+    than once does no harm, with the first row.
+    """
 
     tiles: Int[Array, ""]
     """Number of tiles that the fullest table needs."""
 
     def __init__(
-        self, mask: Bool[Array, "D N"], values: Float[Array, "D N ..."], size: int
+        self,
+        mask: Bool[Array, "D N"],
+        values: Float[Array, "D N ..."],
+        size: int,
+        *,
+        repeat: bool = False,
     ) -> None:
         directions, count = mask.shape
         length = -(-count // size) * size
 
         def compact(mask: Array, values: Array) -> tuple[Array, Array]:
             index = jnp.nonzero(mask, size=length, fill_value=count)[0].astype(jnp.int32)
+            if repeat:
+                index = jnp.where(index < count, index, index[0])
             return index, jnp.take(values, index, axis=0, mode="fill", fill_value=0)
 
         self._size = size
@@ -133,7 +143,7 @@ class Tiled:
         self.tiles = (kept + (size - 1)) // size
 
     def tile(self, i: Array) -> tuple[Array, Int[Array, "D size"]]:
-        """Values and original rows of a tile; what fills it up has the row past the last one."""
+        """Values and original rows of a tile."""
         first = i * self._size
         values = jax.lax.dynamic_slice_in_dim(self._values, first, self._size, axis=1)
         return values, jax.lax.dynamic_slice_in_dim(self._index, first, self._size, axis=1)

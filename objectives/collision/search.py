@@ -7,6 +7,7 @@ skipped: outside the box of a mesh its winding number is below 1/2, so "outside"
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -110,17 +111,26 @@ def _by_direction(
             caps = jax.vmap(lambda t, h: t[hands.cap_faces[h]])(target, other)
             return look(query, target, triangles, caps, wanted, blocking)
 
-        def nothing():
-            none = jnp.zeros((at_once, count), bool)
-            return jnp.full((at_once, count), -1, jnp.int32), none, none
-
-        return jax.lax.cond(wanted.any(), search, nothing)
+        return jax.lax.cond(wanted.any(), search, partial(_all_outside, at_once, count))
 
     parts = -(-len(queries) // at_once)
     rows = jnp.minimum(jnp.arange(parts * at_once, dtype=jnp.int32), len(queries) - 1)
     inputs = [x[rows].reshape(parts, at_once, *x.shape[1:]) for x in (queries, targets, other)]
     first = (jnp.arange(len(rows)) < len(queries)).reshape(parts, at_once)
-    found = jax.lax.map(some, (*inputs, first & wanted[rows].reshape(parts, at_once)))
-    face, inside, above = (x.reshape(-1, count)[: len(queries)] for x in found)
+    wanted = first & wanted[rows].reshape(parts, at_once)
+
+    def all_parts():
+        found = jax.lax.map(some, (*inputs, wanted))
+        return tuple(x.reshape(-1, count)[: len(queries)] for x in found)
+
+    # A batch whose hands are all apart does not even go through its parts.
+    face, inside, above = jax.lax.cond(
+        wanted.any(), all_parts, partial(_all_outside, len(queries), count)
+    )
     shape = (*batch, 2, count)
     return Search(face.reshape(shape), inside.reshape(shape), above.reshape(shape))
+
+
+def _all_outside(directions: int, count: int) -> tuple[Array, Array, Array]:
+    none = jnp.zeros((directions, count), bool)
+    return jnp.full((directions, count), -1, jnp.int32), none, none

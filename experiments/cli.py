@@ -130,6 +130,7 @@ class Convert:
     def run(self) -> None:
         """Run it."""
         from experiments.commands import convert_file, convert_interhand
+        from fitting.adapters import InterHandSelection
 
         chosen = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
         if self.source == "interhand":
@@ -137,7 +138,7 @@ class Convert:
                 self.input,
                 self.out,
                 truth_out=self.truth,
-                selection=chosen,
+                selection=InterHandSelection(*chosen),
                 hands_path=self.hands,
                 force=self.force,
             )

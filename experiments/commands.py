@@ -1,7 +1,6 @@
 """What the subcommands do with files: read, call the library, write, and say what happened."""
 
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -22,8 +21,6 @@ from mano_jax.files import write_whole
 from mano_jax.loading import HandSource, describe_hands, load_hands, read_hand_models
 from mano_jax.model import Hands
 from objectives.total import TERMS
-
-HandType = Literal["right", "left", "interacting"]
 
 
 def refine_file(
@@ -79,7 +76,7 @@ def convert_interhand(
     out: Path,
     *,
     truth_out: Path | None,
-    selection: tuple[tuple[str, ...], tuple[str, ...], HandType | None, int, int | None],
+    selection: InterHandSelection,
     hands_path: Path | None = None,
     force: bool = False,
 ) -> None:
@@ -88,7 +85,7 @@ def convert_interhand(
     for target in targets:
         check_target(target, (".npz",), overwrite=force)
     hands = None if truth_out is None else open_hands(hands_path)[0]
-    read = read_interhand_frames(path, hands=hands, selection=InterHandSelection(*selection))
+    read = read_interhand_frames(path, hands=hands, selection=selection)
     for note in read.notes:
         print(note)
     for target, frames in zip(targets, (read.predictions, read.truth), strict=False):

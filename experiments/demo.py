@@ -6,11 +6,10 @@ predictions exactly as `manofit refine` would, and holds both against the truth.
 
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark import make_interactions
+from experiments.benchmark.measure import by_chunks
 from experiments.commands import open_hands, refine_file
 from experiments.demo_report import (
     before_after_picture,
@@ -20,16 +19,15 @@ from experiments.demo_report import (
 )
 from experiments.render import save_png
 from fitting.canonical import check_target, read_predictions, write_arrays
-from fitting.metrics import ave_p, i_mpjpe, max_p, mpjpe, mpvpe
-from fitting.predictions import TwoHandPredictions
-from fitting.prepare import prepare
-from fitting.refine import pose_params
+from fitting.evaluation import evaluate
+from fitting.metric_table import METRICS
+from fitting.posed_frames import pose_frames
 from fitting.strategy import Strategy
-from mano_jax.model import AnyArray, Hands, PosedHands
 from objectives.collision import exact_depths
 from objectives.total import TERMS
 
 _FILES = ("predictions.npz", "truth.npz", "refined.npz", "worst_frame.glb", "before_after.png")
+_SHOWN = ("mpjpe", "i_mpjpe", "mpvpe", "ave_p", "max_p")
 
 
 def run_demo(
@@ -59,13 +57,14 @@ def run_demo(
         force=force,
     )
     steps = (read_predictions(paths["predictions.npz"]), result.predictions)
-    true_hands = pose_predictions(hands, truth)
-    posed = tuple(pose_predictions(hands, step) for step in steps)
-    depths = tuple(penetration(hands, p.vertices) for p in posed)
-    metrics = [
-        frame_metrics(p, true_hands, d, truth.hand_valid)
-        for p, d in zip(posed, depths, strict=True)
-    ]
+    measured = evaluate(hands, steps[1], truth, before=steps[0], metrics=_SHOWN)
+    metrics = {
+        f"{METRICS[key].label} ({measured.units[key]})": (
+            measured.column(key, before=True),
+            measured.column(key),
+        )
+        for key in measured.metrics
+    }
     weighed = [i for i, term in enumerate(TERMS) if term in strategy.report_weights]
     energies = {
         list(TERMS)[i]: (result.energy_before[:, i], result.energy_after[:, i]) for i in weighed
@@ -74,43 +73,20 @@ def run_demo(
     print(
         before_after_table(
             energies,
-            {name: (metrics[0][name], metrics[1][name]) for name in metrics[0]},
+            metrics,
             source=f"synthetic interactions, seed {seed}, strategy {strategy.name}",
         )
     )
-    worst = worst_frame(depths[0])
+    worst = worst_frame(measured.column("max_p", before=True))
+    frame = slice(worst, worst + 1)
+    vertices = np.concatenate([pose_frames(hands, step.frames(frame)).mesh for step in steps])
+    depths = by_chunks(hands, vertices, exact_depths)
     shown = {
-        "vertices": tuple(p.vertices[worst] for p in posed),
-        "depths": tuple(d[worst] for d in depths),
+        "vertices": (vertices[0], vertices[1]),
+        "depths": (depths[0], depths[1]),
         "faces": np.asarray(hands.faces),
     }
     write_scene(paths["worst_frame.glb"], **shown)
     title = f"Frame {worst}, the one that began with the deepest penetration"
     save_png(before_after_picture(**shown, title=title), paths["before_after.png"])
     print(f"\nframe {worst} began with the deepest penetration; in {out}: {', '.join(_FILES)}")
-
-
-def penetration(hands: Hands, vertices: AnyArray) -> np.ndarray:
-    """Exact depth of every vertex in the other hand, (N, 2, V) metres."""
-    both = jnp.ones(len(vertices), bool)
-    return np.asarray(jax.jit(exact_depths)(hands, jnp.asarray(vertices), both))
-
-
-def frame_metrics(
-    posed: PosedHands, truth: PosedHands, depths: np.ndarray, hand_valid: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The metrics of every frame, millimetres, by the names of the table."""
-    wrists, true_wrists = posed.joints[..., 0, :], truth.joints[..., 0, :]
-    return {
-        "MPJPE (mm)": mpjpe(posed.joints, truth.joints, hand_valid),
-        "I-MPJPE (mm)": i_mpjpe(posed.joints, truth.joints, hand_valid),
-        "MPVPE (mm)": mpvpe(posed.vertices, truth.vertices, wrists, true_wrists, hand_valid),
-        "AVE-P (mm)": ave_p(depths, hand_valid),
-        "MAX-P (mm)": max_p(depths, hand_valid),
-    }
-
-
-def pose_predictions(hands: Hands, predictions: TwoHandPredictions) -> PosedHands:
-    """Both hands of every frame in the anchor frame, metres."""
-    prepared = prepare(hands, predictions)
-    return pose_params(hands, prepared.params, jnp.asarray(prepared.observations.left_anchor))

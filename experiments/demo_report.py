@@ -85,9 +85,9 @@ def _mean(values: np.ndarray) -> float:
     return float(kept.mean()) if len(kept) else float("nan")
 
 
-def worst_frame(depths: Float[np.ndarray, "N 2 V"]) -> int:
+def worst_frame(deepest: Float[np.ndarray, "N"]) -> int:
     """The frame with the deepest vertex; NaN counts as none."""
-    return int(np.nan_to_num(depths).max(axis=(1, 2)).argmax())
+    return int(np.nan_to_num(deepest).argmax())
 
 
 def write_scene(

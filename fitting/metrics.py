@@ -14,8 +14,16 @@ Im2Hands   Lee et al., "Im2Hands: learning attentive implicit representation of 
            two-hand shapes", CVPR 2023: see `fitting.solids`.
 
 Arrays may be NumPy's or JAX's and are measured in float64; the hand axis is [right, left], the
-joint order `mano21`. A frame that has nothing to measure is NaN (use `numpy.nanmean` over
-frames), and so is one whose prediction is not finite where the truth exists.
+joint order `mano21`, the wrist first. A frame that has nothing to measure is NaN (use
+`numpy.nanmean` over frames), and so is one whose prediction is not finite where the truth exists.
+
+Arguments mean the same throughout:
+
+predicted, truth      the result's points and the true ones, metres unless the metric says
+                      otherwise; where it looks at both hands together, in one frame of coordinates
+*_joints, *_wrists    joints and wrists; beside vertices, those that belong to them
+hand_valid            which hands the frame has
+joint_valid           which true joints exist, None for all; the metric says which it needs
 """
 
 from typing import Literal
@@ -30,6 +38,13 @@ from mano_jax.joint_orders import index
 _MM = 1000.0
 
 PerFrame = Float[np.ndarray, "N"]
+Joints = Shaped[ArrayLike, "N 2 J 3"]
+Vertices = Shaped[ArrayLike, "N 2 V 3"]
+Wrists = Shaped[ArrayLike, "N 2 3"]
+HandValid = Bool[ArrayLike, "N 2"]
+JointValid = Bool[ArrayLike, "N 2 J"]
+Depths = Shaped[ArrayLike, "N 2 V"]
+"""Depth of each vertex in the other hand, metres, 0 outside."""
 
 Root = Literal["wrist", "middle1"]
 """A joint to align by: the wrist, or the base (MCP) of the middle finger."""
@@ -41,44 +56,27 @@ GREATEST_PCK_MM = 50.0
 
 
 def mpjpe(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints, truth: Joints, hand_valid: HandValid, joint_valid: JointValid | None = None
 ) -> PerFrame:
     """Mean per-joint position error, mm: each hand moved so that its wrist matches.
 
     The mean runs over the joints of the frame's valid hands, the wrist's zero included, as in
-    IHMR's evaluator and InterWild.
-
-    Args:
-        predicted: joints, metres; the wrist comes first.
-        truth: true joints, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; a hand without its wrist cannot be aligned and
-            does not count. None means all.
+    IHMR's evaluator and InterWild. A hand without its wrist cannot be aligned and does not count.
     """
     error = wrist_aligned_errors(predicted, truth)
     return _MM * _masked_mean(error, countable(error.shape, hand_valid, joint_valid))
 
 
 def mpvpe(
-    predicted: Shaped[ArrayLike, "N 2 V 3"],
-    truth: Shaped[ArrayLike, "N 2 V 3"],
-    predicted_wrists: Shaped[ArrayLike, "N 2 3"],
-    true_wrists: Shaped[ArrayLike, "N 2 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
+    predicted: Vertices,
+    truth: Vertices,
+    predicted_wrists: Wrists,
+    true_wrists: Wrists,
+    hand_valid: HandValid,
 ) -> PerFrame:
     """Mean per-vertex position error, mm: each hand moved so that its wrist joint matches.
 
     The mean runs over the vertices of the frame's valid hands (IHMR's evaluator, InterWild).
-
-    Args:
-        predicted: vertices, metres.
-        truth: true vertices, metres.
-        predicted_wrists: the wrist joints that belong to `predicted`.
-        true_wrists: those that belong to `truth`.
-        hand_valid: which hands the frame has.
     """
     shift = _array(predicted_wrists) - _array(true_wrists)
     error = _length(_array(predicted) - _array(truth) - shift[:, :, None])
@@ -86,21 +84,12 @@ def mpvpe(
 
 
 def pa_mpjpe(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints, truth: Joints, hand_valid: HandValid, joint_valid: JointValid | None = None
 ) -> PerFrame:
     """Mean per-joint position error, mm, after the best similarity transform of each hand.
 
-    Procrustes with scale, hand by hand, over its valid joints (FreiHAND, HaMeR).
-
-    Args:
-        predicted: joints, metres.
-        truth: true joints, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; a hand with fewer than three does not count. None
-            means all.
+    Procrustes with scale, hand by hand, over its valid joints (FreiHAND, HaMeR). A hand with
+    fewer than three does not count.
     """
     predicted, truth = _array(predicted), _array(truth)
     valid = np.broadcast_to(np.asarray(hand_valid, bool)[:, :, None], truth.shape[:-1])
@@ -110,40 +99,22 @@ def pa_mpjpe(
     return _MM * _masked_mean(_length(procrustes(predicted, truth, valid) - truth), valid)
 
 
-def pa_mpvpe(
-    predicted: Shaped[ArrayLike, "N 2 V 3"],
-    truth: Shaped[ArrayLike, "N 2 V 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-) -> PerFrame:
+def pa_mpvpe(predicted: Vertices, truth: Vertices, hand_valid: HandValid) -> PerFrame:
     """Mean per-vertex position error, mm, after the best similarity transform of each hand.
 
     Procrustes with scale, hand by hand, over all vertices (FreiHAND, HaMeR).
-
-    Args:
-        predicted: vertices, metres.
-        truth: true vertices, metres.
-        hand_valid: which hands the frame has.
     """
     return pa_mpjpe(predicted, truth, hand_valid)
 
 
 def i_mpjpe(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints, truth: Joints, hand_valid: HandValid, joint_valid: JointValid | None = None
 ) -> PerFrame:
     """Interacting-hands MPJPE, mm: both hands moved together so that the right wrists match.
 
     It sees what `mpjpe` hides: where the hands are relative to each other. The paper (IHMR)
     aligns by the right wrist, as here; its released evaluator does `i_mpjpe_evaluator` instead.
-    NaN without both hands.
-
-    Args:
-        predicted: joints of both hands in one frame, metres; the wrist comes first.
-        truth: true joints of both hands in one frame, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; NaN without the right wrist. None means all.
+    NaN without both hands or the right wrist.
     """
     difference = _array(predicted) - _array(truth)
     error = _length(difference - difference[:, :1, :1])
@@ -155,22 +126,15 @@ def i_mpjpe(
 
 
 def i_mpvpe(
-    predicted: Shaped[ArrayLike, "N 2 V 3"],
-    truth: Shaped[ArrayLike, "N 2 V 3"],
-    predicted_wrists: Shaped[ArrayLike, "N 2 3"],
-    true_wrists: Shaped[ArrayLike, "N 2 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
+    predicted: Vertices,
+    truth: Vertices,
+    predicted_wrists: Wrists,
+    true_wrists: Wrists,
+    hand_valid: HandValid,
 ) -> PerFrame:
     """Interacting-hands MPVPE, mm: both hands moved together so that the right wrists match.
 
     IHMR's supplementary: `i_mpjpe` over vertices. NaN without both hands.
-
-    Args:
-        predicted: vertices of both hands in one frame, metres.
-        truth: true vertices of both hands in one frame, metres.
-        predicted_wrists: the wrist joints that belong to `predicted`.
-        true_wrists: those that belong to `truth`.
-        hand_valid: which hands the frame has.
     """
     shift = (_array(predicted_wrists) - _array(true_wrists))[:, :1, None]
     error = _length(_array(predicted) - _array(truth) - shift)
@@ -178,10 +142,7 @@ def i_mpvpe(
 
 
 def i_mpjpe_evaluator(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints, truth: Joints, hand_valid: HandValid, joint_valid: JointValid | None = None
 ) -> PerFrame:
     """I-MPJPE as IHMR's released evaluator computes it, mm.
 
@@ -189,13 +150,7 @@ def i_mpjpe_evaluator(
     standard deviation are the truth's, without rotation (`alignment.matched_spread`). The
     figures of IHMR's tables come from it, but its program also aligns the one hand of frames
     that have no other and averages them in: here they are NaN, so a file with such frames has
-    another mean than IHMR's.
-
-    Args:
-        predicted: joints of both hands in one frame, metres.
-        truth: true joints of both hands in one frame, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; NaN with fewer than two. None means all.
+    another mean than IHMR's. NaN also with fewer than two joints.
     """
     frames = np.shape(truth)[0]
     predicted, truth = _array(predicted).reshape(frames, -1, 3), _array(truth)
@@ -209,28 +164,20 @@ def i_mpjpe_evaluator(
 
 
 def aligned_mpjpe(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints,
+    truth: Joints,
+    hand_valid: HandValid,
+    joint_valid: JointValid | None = None,
     *,
     root: Root = "middle1",
     scale: bool = True,
 ) -> PerFrame:
     """MPJPE with DIR's alignments, mm: by the wrist or the middle MCP, with or without scale.
 
-    The scale is the true over the predicted length from the wrist to the middle finger's base,
-    hand by hand. DIR's MPJPE is wrist and scale, its MPJPE-MS middle1 and scale (IntagHand's
-    evaluation), its MPJPE-M middle1 without scale; wrist without scale is `mpjpe`.
-
-    Args:
-        predicted: joints, metres, `mano21` order.
-        truth: true joints, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: which true joints exist; a hand without the wrist or the middle finger's
-            base does not count. None means all.
-        root: the joint that is laid over its true place.
-        scale: scale the prediction.
+    Each hand's `root` is laid over its true place. The scale is the true over the predicted
+    length from the wrist to the middle finger's base, hand by hand; a hand without one of these
+    two joints does not count. DIR's MPJPE is wrist and scale, its MPJPE-MS middle1 and scale
+    (IntagHand's evaluation), its MPJPE-M middle1 without scale; wrist without scale is `mpjpe`.
     """
     predicted, truth = _array(predicted), _array(truth)
     error = _aligned_error(predicted, truth, predicted, truth, root, scale)
@@ -241,46 +188,31 @@ def aligned_mpjpe(
 
 
 def aligned_mpvpe(
-    predicted: Shaped[ArrayLike, "N 2 V 3"],
-    truth: Shaped[ArrayLike, "N 2 V 3"],
-    predicted_joints: Shaped[ArrayLike, "N 2 J 3"],
-    true_joints: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
+    predicted: Vertices,
+    truth: Vertices,
+    predicted_joints: Joints,
+    true_joints: Joints,
+    hand_valid: HandValid,
     *,
     root: Root = "middle1",
     scale: bool = True,
 ) -> PerFrame:
-    """MPVPE with DIR's alignments, mm; see `aligned_mpjpe`.
-
-    Args:
-        predicted: vertices, metres.
-        truth: true vertices, metres.
-        predicted_joints: the joints that belong to `predicted`, `mano21` order.
-        true_joints: those that belong to `truth`.
-        hand_valid: which hands the frame has.
-        root: the joint that is laid over its true place.
-        scale: scale the prediction.
-    """
+    """MPVPE with DIR's alignments, mm; see `aligned_mpjpe`."""
     joints = _array(predicted_joints), _array(true_joints)
     error = _aligned_error(_array(predicted), _array(truth), *joints, root, scale)
     return _MM * _masked_mean(error, countable(error.shape, hand_valid, None))
 
 
 def mrrpe(
-    predicted_wrists: Shaped[ArrayLike, "N 2 3"],
-    true_wrists: Shaped[ArrayLike, "N 2 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    wrist_valid: Bool[ArrayLike, "N 2"] | None = None,
+    predicted_wrists: Wrists,
+    true_wrists: Wrists,
+    hand_valid: HandValid,
+    wrist_valid: HandValid | None = None,
 ) -> PerFrame:
     """Mean relative-root position error, mm: error of left wrist - right wrist.
 
-    InterHand2.6M, InterWild; DIR's right - left has the same length. NaN without both hands.
-
-    Args:
-        predicted_wrists: both wrists in one frame, metres.
-        true_wrists: the true ones in one frame, metres.
-        hand_valid: which hands the frame has.
-        wrist_valid: which true wrists exist; None means both.
+    InterHand2.6M, InterWild; DIR's right - left has the same length. NaN without both hands
+    and both true wrists (`wrist_valid`, None for all).
     """
     measurable = _both(hand_valid)
     if wrist_valid is not None:
@@ -290,23 +222,16 @@ def mrrpe(
 
 
 def pck(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints,
+    truth: Joints,
+    hand_valid: HandValid,
+    joint_valid: JointValid | None = None,
     *,
     threshold_mm: float,
 ) -> PerFrame:
     """Percentage of correct keypoints, %: wrist-aligned joints nearer to truth than a threshold.
 
-    Errors and joints are those of `mpjpe`, the wrist's zero included.
-
-    Args:
-        predicted: joints, metres; the wrist comes first.
-        truth: true joints, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: as for `mpjpe`.
-        threshold_mm: the threshold, mm.
+    Errors and joints that count are those of `mpjpe`, the wrist's zero included.
     """
     error = _MM * wrist_aligned_errors(predicted, truth)
     correct = np.where(np.isnan(error), np.nan, error < threshold_mm)
@@ -314,21 +239,12 @@ def pck(
 
 
 def auc(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints, truth: Joints, hand_valid: HandValid, joint_valid: JointValid | None = None
 ) -> PerFrame:
     """Area under the curve of `pck` over thresholds of 0 to 50 mm, in [0, 1].
 
     The integral is exact, mean(max(0, 1 - error / 50 mm)); programs that add up trapezoids over
     a grid of thresholds differ by less than one grid step's share.
-
-    Args:
-        predicted: joints, metres; the wrist comes first.
-        truth: true joints, metres.
-        hand_valid: which hands the frame has.
-        joint_valid: as for `mpjpe`.
     """
     error = _MM * wrist_aligned_errors(predicted, truth)
     area = np.maximum(0.0, 1 - error / GREATEST_PCK_MM)
@@ -342,12 +258,8 @@ def error_2d(
 ) -> PerFrame:
     """Mean distance of projected joints to true keypoints, in the image unit of both.
 
-    The mean runs over all seen keypoints of all views and both hands.
-
-    Args:
-        predicted: projected joints; crop coordinates or pixels.
-        truth: true keypoints in the same unit.
-        seen: which true keypoints exist.
+    The mean runs over the true keypoints that exist (`seen`), of all views and both hands; the
+    unit is crop coordinates or pixels.
     """
     frames = np.shape(truth)[0]
     error = _length(_array(predicted) - _array(truth)).reshape(frames, 1, -1)
@@ -357,42 +269,32 @@ def error_2d(
 def miaa(
     predicted: Shaped[ArrayLike, "N 2 V 2"],
     truth: Shaped[ArrayLike, "N 2 V 2"],
-    hand_valid: Bool[ArrayLike, "N 2"],
+    hand_valid: HandValid,
 ) -> PerFrame:
     """Mesh-image alignment accuracy (DIR), px: mean distance of projected vertices; low is good.
 
     DIR's evaluator moves each predicted hand to the true wrist, scales it by its wrist-to-middle
     bone, and projects it with the true camera: give vertices so projected for its figure.
-
-    Args:
-        predicted: projected vertices, pixels.
-        truth: true vertices projected, pixels.
-        hand_valid: which hands the frame has.
     """
     error = _length(_array(predicted) - _array(truth))
     return _masked_mean(error, countable(error.shape, hand_valid, None))
 
 
 def acceleration_error(
-    predicted: Shaped[ArrayLike, "N 2 J 3"],
-    truth: Shaped[ArrayLike, "N 2 J 3"],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None = None,
+    predicted: Joints,
+    truth: Joints,
+    hand_valid: HandValid,
+    joint_valid: JointValid | None = None,
     *,
     sequence_id: Int[ArrayLike, "N"] | None = None,
 ) -> PerFrame:
     """Mean difference of the joints' accelerations, mm per frame squared.
 
     x[t-1] - 2 x[t] + x[t+1] of wrist-relative joints (Kanazawa et al., "Learning 3D human
-    dynamics from video", CVPR 2019, whose joints are relative to the pelvis). NaN where a frame
-    has not both neighbours in its sequence; joints count that exist in all three frames.
-
-    Args:
-        predicted: joints, metres, frames in order of time; the wrist comes first.
-        truth: true joints, metres.
-        hand_valid: which hands each frame has.
-        joint_valid: as for `mpjpe`.
-        sequence_id: which sequence each frame belongs to; None means one.
+    dynamics from video", CVPR 2019, whose joints are relative to the pelvis). Frames come in the
+    order of time, all of one sequence unless `sequence_id` says otherwise. NaN where a frame has
+    not both neighbours in its sequence; joints count that exist in all three frames, with their
+    wrists.
     """
     difference = _array(predicted) - _array(truth)
     difference = difference - difference[:, :, :1]
@@ -411,42 +313,30 @@ def acceleration_error(
     return found
 
 
-def ave_p(depths: Shaped[ArrayLike, "N 2 V"], hand_valid: Bool[ArrayLike, "N 2"]) -> PerFrame:
+def ave_p(depths: Depths, hand_valid: HandValid) -> PerFrame:
     """Average penetration AVE-P, mm: mean depth of both hands' vertices, those outside as zeros.
 
     IHMR's definition over MANO's 1556 vertices. NaN without both hands.
-
-    Args:
-        depths: depth of each vertex in the other hand, metres, 0 outside.
-        hand_valid: which hands the frame has.
     """
     return _MM * np.where(_both(hand_valid), _array(depths).mean(axis=(1, 2)), np.nan)
 
 
-def max_p(depths: Shaped[ArrayLike, "N 2 V"], hand_valid: Bool[ArrayLike, "N 2"]) -> PerFrame:
+def max_p(depths: Depths, hand_valid: HandValid) -> PerFrame:
     """Maximal penetration MAX-P, mm: depth of the frame's deepest vertex (IHMR).
 
     NaN without both hands; a data set's figure is the mean over its frames.
-
-    Args:
-        depths: depth of each vertex in the other hand, metres, 0 outside.
-        hand_valid: which hands the frame has.
     """
     return _MM * np.where(_both(hand_valid), _array(depths).max(axis=(1, 2)), np.nan)
 
 
-def wrist_aligned_errors(
-    predicted: Shaped[ArrayLike, "N 2 J 3"], truth: Shaped[ArrayLike, "N 2 J 3"]
-) -> Float[np.ndarray, "N 2 J"]:
+def wrist_aligned_errors(predicted: Joints, truth: Joints) -> Float[np.ndarray, "N 2 J"]:
     """Error of every joint, metres, each hand moved so that its wrist matches."""
     difference = _array(predicted) - _array(truth)
     return _length(difference - difference[:, :, :1])
 
 
 def countable(
-    shape: tuple[int, ...],
-    hand_valid: Bool[ArrayLike, "N 2"],
-    joint_valid: Bool[ArrayLike, "N 2 J"] | None,
+    shape: tuple[int, ...], hand_valid: HandValid, joint_valid: JointValid | None
 ) -> Bool[np.ndarray, "N 2 J"]:
     """Which points count: those of valid hands that exist and whose hand has its wrist.
 

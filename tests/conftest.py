@@ -1,6 +1,7 @@
 """Strict numerics, two CPU devices, and hands that are made once."""
 
 import os
+from pathlib import Path
 
 # Before JAX starts: sharding is tested on two virtual devices of the one processor.
 os.environ["XLA_FLAGS"] = (
@@ -14,6 +15,13 @@ from mano_jax.model import HandModel, Hands, mirrored, two_hands
 from mano_jax.procedural import embedded_hand_model
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
+"""Real hands, kept beside the checkout: their licences are their own."""
+
+needs_recordings = pytest.mark.skipif(
+    not RECORDINGS.is_dir(), reason=f"no recordings of real hands in {RECORDINGS}"
+)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,7 +5,6 @@
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +17,8 @@ from fitting.errors import InputError
 from fitting.initialise import pose_joints_float64
 from fitting.prepare import prepare
 from mano_jax.joint_orders import permutation
+from tests.conftest import RECORDINGS, needs_recordings
 
-RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
-needs_recordings = pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no recordings of real hands in ../shared/data"
-)
 TO_OPENPOSE = permutation("mano21", "openpose21")
 
 

@@ -29,12 +29,10 @@ from fitting.initialise import pose_joints_float64
 from fitting.prepare import prepare
 from mano_jax.joint_orders import index, permutation
 from mano_jax.model import SIDES, pose_hands, rest_joints
+from tests.conftest import RECORDINGS, needs_recordings
 from tests.reference_hand import pose_one_hand
 
-RECORDINGS = Path(__file__).parents[2] / "shared" / "data" / "interhand26m_mmpose"
-needs_recordings = pytest.mark.skipif(
-    not RECORDINGS.is_dir(), reason="no InterHand2.6M frames in ../shared/data"
-)
+RECORDED = RECORDINGS / "interhand26m_mmpose"
 TO_INTERHAND = permutation("mano21", "interhand21")
 
 CAMERAS = {"0": ("400262", "400263"), "7": ("410001", "410003")}
@@ -687,7 +685,7 @@ def test_values_are_streamed_as_json_reads_them(tmp_path, monkeypatch):
 
 @needs_recordings
 def test_recorded_frames_start_within_six_millimetres(hands):
-    predictions = read_interhand(RECORDINGS)
+    predictions = read_interhand(RECORDED)
     np.testing.assert_array_equal(predictions.hand_valid, [[1, 1], [1, 1], [0, 1], [1, 0]])
     assert predictions.frame_id[0] == "capture3/0390_dh_touchROM/cam400026/69148"
     prepared = prepare(hands, predictions)
@@ -716,10 +714,10 @@ def test_recorded_frames_start_within_six_millimetres(hands):
 def test_recorded_frames_by_the_files_themselves():
     """Every number again, straight from the JSON."""
     data, cameras, joints = (
-        json.loads((RECORDINGS / f"test_interhand2.6m_{name}.json").read_text())
+        json.loads((RECORDED / f"test_interhand2.6m_{name}.json").read_text())
         for name in ("data", "camera", "joint_3d")
     )
-    frames = read_interhand_frames(RECORDINGS)
+    frames = read_interhand_frames(RECORDED)
     assert frames.notes == () and frames.truth is None and frames.fit_mm is None
     found = frames.predictions
     for n, (image, annotation) in enumerate(zip(data["images"], data["annotations"], strict=True)):
@@ -749,4 +747,4 @@ def test_recorded_frames_by_the_files_themselves():
 @needs_recordings
 def test_recorded_frames_have_no_parameters(hands):
     with pytest.raises(InputError, match=r"test_interhand2\.6m_MANO_NeuralAnnot\.json: no such"):
-        read_interhand_truth(RECORDINGS, hands)
+        read_interhand_truth(RECORDED, hands)

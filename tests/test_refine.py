@@ -11,7 +11,7 @@ import pytest
 
 from experiments.benchmark import make_interactions
 from fitting.errors import InputError
-from fitting.predictions import TwoHandPredictions
+from fitting.evaluation import evaluate
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, refine, tile_size
 from fitting.strategy import load_strategy, override
 from mano_jax.model import pose_joints
@@ -272,25 +272,12 @@ def test_tiles_are_constants():
 
 def test_the_full_method_on_synthetic_interactions(hands, fit):
     """The one full-length run, sixteen frames: penetration gone, error much lower."""
-    from experiments.demo import frame_metrics, penetration
-    from fitting.prepare import prepare
-    from fitting.refine import pose_params
-
     truth, predictions = make_interactions(hands, frames=16, seed=1)
     result = fit(predictions, "ihmr")
-
-    def posed(p: TwoHandPredictions):
-        prepared = prepare(hands, p)
-        return pose_params(hands, prepared.params, prepared.observations.left_anchor)
-
-    true_hands = posed(truth)
-    before, after = (
-        frame_metrics(h, true_hands, penetration(hands, h.vertices), truth.hand_valid)
-        for h in (posed(predictions), posed(result.predictions))
-    )
-    assert after["AVE-P (mm)"].mean() < 0.1 * before["AVE-P (mm)"].mean()
-    assert after["I-MPJPE (mm)"].mean() < 0.7 * before["I-MPJPE (mm)"].mean()
-    assert after["MPVPE (mm)"].mean() < 0.7 * before["MPVPE (mm)"].mean()
+    metrics = ("ave_p", "i_mpjpe", "mpvpe")
+    found = evaluate(hands, result.predictions, truth, before=predictions, metrics=metrics)
+    for key, share in zip(metrics, (0.1, 0.7, 0.7), strict=True):
+        assert found.column(key).mean() < share * found.column(key, before=True).mean()
     assert np.all(result.energy_after.sum(1) <= result.energy_before.sum(1))
 
 

@@ -41,10 +41,10 @@ class Demo:
     """Folder for predictions.npz, truth.npz, refined.npz, worst_frame.glb and before_after.png."""
     seed: int = 0
     """Seed of the synthetic frames."""
-    strategy: str = "ihmr"
-    """A preset (see `manofit strategy list`) or a .toml file."""
+    strategy: str = "map"
+    """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """Change the strategy: STAGE.field=value, for example finger_pose.weights.collision=2."""
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     force: bool = False
@@ -74,14 +74,18 @@ class Refine:
     """Result file (.npz)."""
     source: Annotated[Literal["canonical", "vitra", "interhand"], arg(name="from")] = "canonical"
     """Format of the input."""
-    strategy: str = "ihmr"
-    """A preset (see `manofit strategy list`) or a .toml file."""
+    strategy: str = "map"
+    """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """Change the strategy: STAGE.field=value, for example finger_pose.weights.collision=2."""
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     frames: str | None = None
     """Only frames A to B-1, as A:B; either may be left out."""
+    calibrate: bool = False
+    """First estimate the strategy's scales from this file's frames, see `manofit calibrate`."""
+    uncertainty: bool = False
+    """Also write the standard deviation of every parameter and joint (`std_...`)."""
     force: bool = False
     """Replace an existing result."""
 
@@ -96,6 +100,51 @@ class Refine:
             hand_model=open_hands(self.hands),
             source=self.source,
             frames=_frame_range(self.frames),
+            calibrated=self.calibrate,
+            uncertainty=self.uncertainty,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Estimate how noisy a file's joints, keypoints and predictions are.
+
+    The strategy's scales are estimated from a sample of the file, printed, and written with the
+    rest of the strategy, to be used with `manofit refine --strategy`.
+    """
+
+    input: Positional[Path]
+    """Predictions: a canonical .npz file, or another format that --from names."""
+    out: Path
+    """Strategy to write (.toml)."""
+    source: Annotated[Literal["canonical", "vitra", "interhand"], arg(name="from")] = "canonical"
+    """Format of the input."""
+    strategy: str = "map"
+    """A preset or a .toml file whose scales are to be estimated."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    sample: int = 256
+    """Frames to look at, at most."""
+    seed: int = 0
+    """Seed of the choice of frames."""
+    force: bool = False
+    """Replace an existing file."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import calibrate_file
+
+        calibrate_file(
+            self.input,
+            self.out,
+            strategy=_strategy(self.strategy, self.set),
+            hands_path=self.hands,
+            source=self.source,
+            sample=self.sample,
+            seed=self.seed,
             force=self.force,
         )
 
@@ -159,7 +208,7 @@ class Check:
 
     input: Positional[Path]
     """Predictions, as `manofit convert` writes them."""
-    strategy: str = "ihmr"
+    strategy: str = "map"
     """The fit in question: a preset (see `manofit strategy list`) or a .toml file."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
@@ -429,6 +478,7 @@ class HandsCommand:
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Refine, subcommand("refine")]
+    | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Check, subcommand("check")]
     | Annotated[Evaluate, subcommand("evaluate")]
@@ -476,6 +526,7 @@ def run() -> NoReturn:
     """The process's entry point: `main`, and the end of the process."""
     signal.signal(signal.SIGINT, _interrupt)
     _use_every_core()
+    _keep_compiled_programs()
     try:
         code = main()
     except KeyboardInterrupt:
@@ -496,6 +547,16 @@ def _use_every_core() -> None:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+
+
+def _keep_compiled_programs() -> None:
+    """Let JAX keep what it compiles in the user's cache folder, unless the user named another.
+
+    A second run then starts to compute in seconds. To be said before JAX is imported.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "manofit" / "jax"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -9,13 +9,14 @@ from experiments.benchmark.measure import posed
 from experiments.benchmark.sheet import draw_pairs, widest_views
 from experiments.render import save_png
 from fitting.adapters import InterHandSelection, read_input, read_interhand_frames
+from fitting.calibrate import calibrate
 from fitting.canonical import check_target, read_predictions, write_arrays
 from fitting.checks import summarise
 from fitting.errors import InputError
 from fitting.evaluation import evaluate, read_result, read_truth
 from fitting.metric_table import DEFAULT_METRICS
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, RefinedHands, refine
-from fitting.strategy import Strategy
+from fitting.strategy import Strategy, strategy_to_toml
 from mano_jax.export import export_hands
 from mano_jax.files import write_whole
 from mano_jax.loading import HandSource, describe_hands, load_hands, read_hand_models
@@ -31,6 +32,8 @@ def refine_file(
     hand_model: tuple[Hands, HandSource],
     source: str = "canonical",
     frames: slice = slice(None),
+    calibrated: bool = False,
+    uncertainty: bool = False,
     force: bool = False,
 ) -> RefinedHands:
     """Refine a file; the result appears under its final name only when it is whole."""
@@ -48,10 +51,15 @@ def refine_file(
                 "no predicted parameters: starting from 3D joints; each stage keeps its iterate of "
                 "lowest energy"
             )
+        if calibrated:
+            calibration = calibrate(hands, predictions, strategy)
+            print(calibration.table())
+            strategy = calibration.applied_to(strategy)
         result = refine(
             hands,
             predictions,
             strategy,
+            uncertainty=uncertainty,
             progress=True,
             provenance={"input": path.name, "hands": hand_source.fingerprint},
         )
@@ -61,6 +69,32 @@ def refine_file(
     print(outcome(result))
     print(f"wrote {out}")
     return result
+
+
+def calibrate_file(
+    path: Path,
+    out: Path,
+    *,
+    strategy: Strategy,
+    hands_path: Path | None = None,
+    source: str = "canonical",
+    sample: int = 256,
+    seed: int = 0,
+    force: bool = False,
+) -> None:
+    """Estimate a strategy's scales from a file, print them, and write the strategy with them."""
+    check_target(out, (".toml",), overwrite=force)
+    hands, _ = open_hands(hands_path)
+    try:
+        calibration = calibrate(
+            hands, read_input(path, source=source), strategy, sample=sample, seed=seed
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    print(calibration.table())
+    text = strategy_to_toml(calibration.applied_to(strategy))
+    write_whole(out, lambda file: file.write(text.encode()))
+    print(f"wrote {out}: use it with --strategy {out}")
 
 
 def convert_file(path: Path, source: str, out: Path, *, force: bool = False) -> None:
@@ -244,7 +278,7 @@ def outcome(result: RefinedHands) -> str:
     if (done := result.status != SKIPPED_INVALID).any():
         before, after = result.energy_before[done], result.energy_after[done]
         rows = [(t, b, a) for t, b, a in zip(TERMS, before.mean(0), after.mean(0), strict=True)]
-        rows = [row for row in rows if row[0] in result.strategy.report_weights]
+        rows = [row for row in rows if row[0] in result.strategy.reported]
         rows.append(("total", before.sum(1).mean(), after.sum(1).mean()))
         lines.append(f"{'weighted energy, mean of frames':32s} {'before':>10s} {'after':>10s}")
         lines += [f"  {name:30s} {b:10.4f} {a:10.4f}" for name, b, a in rows]

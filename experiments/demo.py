@@ -65,7 +65,7 @@ def run_demo(
         )
         for key in measured.metrics
     }
-    weighed = [i for i, term in enumerate(TERMS) if term in strategy.report_weights]
+    weighed = [i for i, term in enumerate(TERMS) if term in strategy.reported]
     energies = {
         list(TERMS)[i]: (result.energy_before[:, i], result.energy_after[:, i]) for i in weighed
     }

@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--frames", type=int, default=16, help="frames of each seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--strategies", nargs="+", default=["ihmr"])
+    parser.add_argument("--strategies", nargs="+", default=["ihmr", "map"])
     options = parser.parse_args()
     hands = load_hands()
     metrics = [

@@ -21,13 +21,13 @@ from mano_jax.model import Hands
 from objectives.collision import CollisionEngine, Found
 from objectives.collision_terms import search_collisions
 from objectives.problem import Observations, TwoHandParams
-from objectives.total import Priors, term_energies, weighted_sum
+from objectives.total import Objective, Priors, objective_energies
 
 # The paper's momenta; optax's own defaults, written out because results depend on them.
 _ADAM = optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8)
 
 Judged = tuple[Float[Array, "batch"], dict[str, Float[Array, "batch"]]]
-"""Weighted energy of each frame, and its terms."""
+"""The objective of each frame, and the weighted terms' energies."""
 
 
 @jax.tree_util.register_dataclass
@@ -37,8 +37,8 @@ class StageNumbers:
 
     step_sizes: dict[str, Float[Array, ""]]
     """Step size of each field of `TwoHandParams`; zero holds it."""
-    weights: dict[str, Float[Array, ""]]
-    """Weight of each term that the strategy uses."""
+    objective: Objective
+    """What is minimised: every term that the strategy weighs anywhere, and the stage's scales."""
     max_ratio: dict[str, Float[Array, ""]]
     """Acceptance: greatest multiple of the start's value, by term."""
     blocks: Int[Array, ""]
@@ -49,8 +49,8 @@ class StageNumbers:
 class StageShape:
     """What a stage's compiled program depends on."""
 
-    terms: tuple[str, ...]
-    """Terms computed at each step."""
+    judged: tuple[str, ...]
+    """Acceptance: terms looked at whether they have a weight or not."""
     every: int
     """Steps from one judged iterate to the next."""
     select_by: tuple[str, ...]
@@ -62,18 +62,17 @@ class StageShape:
 def stage_program(strategy: Strategy, stage: Stage) -> tuple[StageNumbers, StageShape]:
     """Split a stage into its numbers (traced) and its shape (static)."""
     rule = stage.acceptance
-    judged = (*rule.select_by, *rule.max_ratio)
-    terms = tuple(dict.fromkeys((*strategy.terms, *judged)))
+    weights = {term: stage.weights.get(term, 0.0) for term in strategy.weighed}
     numbers = StageNumbers(
         step_sizes={
             name: jnp.float32(size) for name, size in step_size_of_fields(stage.step_sizes).items()
         },
-        weights={term: jnp.float32(stage.weights.get(term, 0.0)) for term in strategy.terms},
+        objective=strategy.objective(weights, stage.likelihoods),
         max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
         blocks=jnp.int32((stage.iterations - 1) // rule.every),
     )
     shape = StageShape(
-        terms=terms,
+        judged=tuple(dict.fromkeys((*rule.select_by, *rule.max_ratio))),
         every=rule.every,
         select_by=rule.select_by,
         engine=strategy.collision_engine,
@@ -92,10 +91,15 @@ def run_stage(
     """Refine a tile of frames by one stage and return each frame's best iterate."""
 
     def energy(params: TwoHandParams, found: Found) -> tuple[Array, Judged]:
-        energies = term_energies(
-            hands, priors, params, observations, terms=shape.terms, found=found
+        total, energies, _ = objective_energies(
+            hands,
+            priors,
+            params,
+            observations,
+            numbers.objective,
+            found=found,
+            also=shape.judged,
         )
-        total = weighted_sum(energies, numbers.weights)
         # Frames are independent: the gradient of the sum is each frame's own gradient.
         return jnp.sum(total), (total, energies)
 
@@ -117,7 +121,7 @@ def run_stage(
         """Search, judge the current iterate, and take some steps from it."""
         params, moments, best = carry
         found = search_collisions(
-            hands, params, observations, terms=shape.terms, engine=shape.engine
+            hands, params, observations, band=numbers.objective.band, engine=shape.engine
         )
 
         def keep_first(i: Array, state):

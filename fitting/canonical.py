@@ -30,6 +30,14 @@ RESULT_NAMES: Final = (
     "strategy",
     "provenance",
     "joints",
+    "std_global_orient",
+    "std_hand_pose",
+    "std_betas",
+    "std_relative_transl",
+    "std_root_transl",
+    "std_weak_camera",
+    "std_joints",
+    "std_joints_local",
 )
 """Names that only a result has."""
 

@@ -12,7 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from fitting.errors import InputError
-from fitting.initialise import LENGTH_PAIRS, MINIMUM_PALM_JOINTS, PALM
+from fitting.initialise import LENGTH_PAIRS, MINIMUM_JOINTS
+from fitting.initialise_keypoints import MINIMUM_HAND_KEYPOINTS
+from fitting.initialise_vertices import MINIMUM_VERTICES
 from fitting.predictions import TwoHandPredictions
 from fitting.root_translation import MINIMUM_KEYPOINTS, root_is_solvable
 from mano_jax.model import SIDES, Hands
@@ -43,6 +45,13 @@ LARGEST_CROP_COORDINATE: Final = 20.0
 SMALLEST_PIXEL_COORDINATE: Final = 2.0
 """Keypoints that all lie as near to the image's corner (pixels) were normalised."""
 
+START_SOURCES: Final = {
+    "vertices": f"{MINIMUM_VERTICES} vertices",
+    "joints_3d": f"{MINIMUM_JOINTS} joints in joints_3d",
+    "keypoints_2d": f"{MINIMUM_HAND_KEYPOINTS} keypoints in a view of keypoints_2d",
+}
+"""What a frame without parameters can start from, and how much of each hand that takes; a frame
+takes the first that shows enough of all its hands."""
 
 _ONE_HAND_TERMS: Final = (
     "finger_twist",
@@ -150,10 +159,10 @@ def check_file(predictions: TwoHandPredictions, hands: Hands) -> None:
             "found keypoints_2d without a camera: add weak_camera (N, 3) if they are normalised "
             "crop coordinates, or K (N, C, 3, 3) if they are pixels"
         )
-    if not p.has_parameters and p.joints_3d is None:
+    if not p.has_parameters and all(getattr(p, name) is None for name in START_SOURCES):
         raise InputError(
             "found nothing to start from: expected global_orient, hand_pose and betas, or "
-            "joints_3d; add one or the other"
+            "vertices, or joints_3d, or keypoints_2d with a camera; add one of them"
         )
 
 
@@ -202,11 +211,30 @@ def summarise(
         right_only=int((right & ~left).sum()),
         left_only=int((left & ~right).sum()),
         no_hand=int((~right & ~left).sum()),
-        start="the predicted parameters" if predictions.has_parameters else "joints_3d",
+        start=_start_in_words(predictions, usable),
         usable=int(usable.sum()),
         terms=tuple(_term_uses(predictions, usable, terms)),
         bad_frames=tuple(sorted(bad_frames, key=lambda bad: -bad.count)),
     )
+
+
+def start_sources(predictions: TwoHandPredictions) -> Shaped[np.ndarray, "N"]:
+    """What each frame starts from: "parameters", one of `START_SOURCES`, or "" where neither."""
+    if predictions.has_parameters:
+        return np.full(predictions.num_frames, "parameters")
+    enough = _enough_to_start(predictions)
+    every = {name: np.all(e | ~predictions.hand_valid, axis=-1) for name, e in enough.items()}
+    return np.select(list(every.values()), list(every), "")
+
+
+def joints_from_vertices(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N"]:
+    """Frames that start from vertices and have no 3D joint: the fitted ones stand for them.
+
+    Without them nothing would hold such a frame where its vertices are in the strategies that
+    weigh joints only.
+    """
+    from_vertices = start_sources(predictions) == "vertices"
+    return from_vertices & ~np.any(joints_seen(predictions), axis=(1, 2))
 
 
 def joints_seen(predictions: TwoHandPredictions) -> Bool[np.ndarray, "N 2 21"]:
@@ -260,6 +288,23 @@ def rigid_transforms(T: Float[np.ndarray, "N C 4 4"]) -> Bool[np.ndarray, "N C"]
     return finite & (error < 1e-3) & (np.linalg.det(R) > 0)
 
 
+def _enough_to_start(p: TwoHandPredictions) -> dict[str, np.ndarray]:
+    """Whether each hand (N, 2) can start from each source that the file has."""
+    enough = {
+        "vertices": vertices_seen(p).sum(-1) >= MINIMUM_VERTICES,
+        "joints_3d": joints_seen(p).sum(-1) >= MINIMUM_JOINTS,
+        "keypoints_2d": keypoints_seen(p).sum(-1).max(axis=1) >= MINIMUM_HAND_KEYPOINTS,
+    }
+    return {name: enough[name] for name in START_SOURCES if getattr(p, name) is not None}
+
+
+def _start_in_words(p: TwoHandPredictions, usable: np.ndarray) -> str:
+    if p.has_parameters:
+        return "the predicted parameters"
+    used = set(start_sources(p)[usable])
+    return ", ".join(name for name in START_SOURCES if name in used) or "nothing"
+
+
 def _seen(points: np.ndarray) -> np.ndarray:
     return np.all(np.isfinite(points), axis=-1) & (points[..., -1] > 0)
 
@@ -290,6 +335,8 @@ def all_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     yield ~np.any(p.hand_valid, axis=-1), "no hand"
     if p.has_parameters:
         yield from _parameter_reasons(p)
+    else:
+        yield from _start_reasons(p)
     yield from _joint_reasons(p)
     yield from _vertex_reasons(p)
     yield from _translation_reasons(p)
@@ -309,6 +356,22 @@ def _parameter_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]
             yield there & large, f"{name} of the {side} hand is beyond {limit:g}{hint}"
 
 
+def _start_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
+    enough = _enough_to_start(p)
+    needs = " or ".join(START_SOURCES[name] for name in enough)
+    some = np.any(list(enough.values()), axis=0)
+    for hand, side in enumerate(SIDES):
+        yield (
+            p.hand_valid[:, hand] & ~some[:, hand],
+            f"no prediction, and too little of the {side} hand to start from: expected at least "
+            f"{needs}",
+        )
+    yield (
+        start_sources(p) == "",
+        f"no prediction, and neither {' nor '.join(enough)} shows enough of both hands",
+    )
+
+
 def _joint_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     joints = p.joints_with_confidence()
     if joints is None:
@@ -317,13 +380,6 @@ def _joint_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     a, b = LENGTH_PAIRS.T
     for hand, side in enumerate(SIDES):
         there = p.hand_valid[:, hand]
-        if not p.has_parameters:
-            few = seen[:, hand][:, PALM].sum(-1) < MINIMUM_PALM_JOINTS
-            yield (
-                there & few,
-                f"no prediction, and fewer than {MINIMUM_PALM_JOINTS} of the {side} hand's wrist "
-                "and finger base joints in joints_3d",
-            )
         known = seen[:, hand][:, a] & seen[:, hand][:, b]
         points = np.where(seen[:, hand, :, None], joints[:, hand, :, :3], 0.0).astype(np.float64)
         lengths = np.linalg.norm(points[:, b] - points[:, a], axis=-1)
@@ -454,18 +510,46 @@ def _term_use(name: str, p: TwoHandPredictions, usable: np.ndarray) -> TermUse:
     if name == "keypoints_2d":
         return _keypoint_use(p, usable)
     if name == "joints_3d":
-        acts, otherwise = np.any(joints_seen(p), axis=(1, 2)), "no joint is valid"
+        acts = np.any(joints_seen(p), axis=(1, 2)) | joints_from_vertices(p)
+        otherwise = "no joint is valid"
     elif name == "relative_translation":
-        acts = np.all(joints_seen(p)[..., 0], axis=-1)
+        stand_in = joints_from_vertices(p) & np.all(p.hand_valid, axis=-1)
+        acts = np.all(joints_seen(p)[..., 0], axis=-1) | stand_in
         otherwise = "it needs the wrists of both hands in joints_3d"
+    elif name.startswith("predicted_"):
+        return _prediction_use(name, p, usable)
     elif name == "vertices":
         acts, otherwise = np.any(vertices_seen(p), axis=(1, 2)), "no vertex is valid"
     else:
         acts, otherwise = np.all(p.hand_valid, axis=-1), "it needs both hands"
     source = "joints_3d" if name == "relative_translation" else name
+    if source == "joints_3d" and p.joints_3d is None and np.any(acts & usable):
+        return TermUse(name, int((acts & usable).sum()), "of the joints fitted to the vertices")
     if name in _TARGET_TERMS and getattr(p, source) is None:
         return TermUse(name, 0, f"the file has no {source}")
     return TermUse(name, int((acts & usable).sum()), _missing(usable & ~acts, otherwise))
+
+
+_PREDICTED_FIELDS: Final = {
+    "predicted_orientation": "global_orient",
+    "predicted_pose": "hand_pose",
+    "predicted_shape": "betas",
+    "predicted_translation": "relative_transl",
+    "predicted_depth": "relative_transl",
+    "predicted_camera": "weak_camera",
+}
+
+
+def _prediction_use(name: str, p: TwoHandPredictions, usable: np.ndarray) -> TermUse:
+    source = _PREDICTED_FIELDS[name]
+    if not p.has_parameters or getattr(p, source) is None:
+        return TermUse(name, 0, f"the file has no {source}")
+    if source != "relative_transl":
+        return TermUse(name, int(usable.sum()))
+    both = np.all(p.hand_valid, axis=-1)
+    return TermUse(
+        name, int((both & usable).sum()), _missing(usable & ~both, "it needs both hands")
+    )
 
 
 def _keypoint_use(p: TwoHandPredictions, usable: np.ndarray) -> TermUse:

@@ -8,22 +8,30 @@ on nothing but the frame.
 Reference: Kabsch, "A solution for the best rotation to relate two sets of vectors", 1976.
 """
 
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
-from scipy.spatial.transform import Rotation
+from jaxtyping import Bool, Float
 
-from mano_jax.kinematics import PARENTS
+from fitting.initialise_settle import Hypothesis, Settling, best_of, place, settle
+from fitting.initialise_skeleton import (
+    Skeleton,
+    kabsch,
+    pose_joints_float64,
+    rotate,
+    to_axis_angle,
+    to_matrix,
+)
 from mano_jax.model import Hands
 from objectives.fingers import FINGER_CHAINS
+
+__all__ = ["JointStart", "initialise_from_joints", "pose_joints_float64"]
 
 PALM: Final = np.array([0, *FINGER_CHAINS[:, 0]])
 """The wrist and the finger bases: they hold their shape whatever the pose."""
 
-MINIMUM_PALM_JOINTS: Final = 3
-"""Fewer do not fix a hand's orientation."""
+MINIMUM_JOINTS: Final = 4
+"""Of a hand: three fix where a stiff hand is, and leave nothing to tell its two sides by."""
 
 _PALM_PAIRS: Final = [(a, b) for i, a in enumerate(PALM) for b in PALM[i + 1 :]]
 _FINGER_PAIRS: Final = [pair for c in FINGER_CHAINS for pair in zip(c[:2], c[1:3], strict=True)]
@@ -37,6 +45,20 @@ _LENGTH_SCALE = 5e-3
 
 _PALM_SCALE = 1e-2
 """Distance (m) beyond which a palm joint counts as an outlier."""
+
+_BENT_SCALE = 3e-2
+"""The same where fingers are compared in another pose."""
+
+_ENOUGH_PALM_JOINTS = 3
+_EXPLAINED = 5e-3
+"""A start that leaves no joint farther away than this (m) is beyond doubt."""
+
+_STEPS = 6
+"""Of each hypothesis: as many as tell them apart; the solver does the rest."""
+
+_LAST_STEPS = 3
+_LAST_PRIOR = 0.05
+"""Of the one that was chosen, and how much the prior then counts."""
 
 _LARGEST_BETA = 3.0
 _SHORTEST_BONE = 1e-3
@@ -74,98 +96,104 @@ def initialise_from_joints(
         confidence: of each joint; 0 for a missing one, whose values are not read.
         hand_valid: which hands are there.
     """
-    skeleton = _Skeleton.of(hands)
+    settling = Settling.of(hands)
+    skeleton = settling.skeleton
     finite = np.all(np.isfinite(joints_3d), axis=-1) & np.isfinite(confidence)
     seen = finite & (confidence > 0) & hand_valid[..., None]
     joints = np.where(seen[..., None], joints_3d, 0.0).astype(np.float64)
     weight = np.where(seen, confidence, 0.0).astype(np.float64)
 
     betas = _betas_from_lengths(skeleton, joints, weight)
-    rest = skeleton.rest(betas)
-    R_palm, wrist = _fit_palm(rest, joints, weight)
-    # The observed joints in the hand's own frame, where the palm is at rest.
-    local = _rotate(np.swapaxes(R_palm, -1, -2)[..., None, :, :], joints - wrist[..., None, :])
-    hand_pose = _swing_fingers(skeleton, betas, local + rest[..., :1, :], seen)
+    start = _from_palm(skeleton, betas, joints, weight)
+    doubtful = np.any(~_explained(settling, start, betas, joints, weight) & hand_valid, axis=-1)
+    if np.any(doubtful):
+        rows = [x[doubtful] for x in (betas, joints, weight)]
+        given = Hypothesis(*(x[doubtful] for x in start))
+        for whole, part in zip(start, _likeliest(settling, given, *rows), strict=True):
+            whole[doubtful] = part
 
     both = np.all(hand_valid, axis=-1)
     there = hand_valid[..., None]
     return JointStart(
-        global_orient=np.where(there, _to_axis_angle(R_palm), 0.0),
-        hand_pose=np.where(there[..., None], hand_pose, 0.0),
+        global_orient=np.where(there, to_axis_angle(start.R), 0.0),
+        hand_pose=np.where(there[..., None], start.hand_pose, 0.0),
         betas=np.where(there, betas, 0.0),
-        relative_transl=np.where(both[:, None], wrist[:, 1] - wrist[:, 0], 0.0),
+        relative_transl=np.where(both[:, None], start.wrist[:, 1] - start.wrist[:, 0], 0.0),
     )
 
 
-def pose_joints_float64(
-    hands: Hands,
-    global_orient: Float[np.ndarray, "N 2 3"],
-    hand_pose: Float[np.ndarray, "N 2 15 3"],
-    betas: Float[np.ndarray, "N 2 S"],
-) -> Float[np.ndarray, "N 2 21 3"]:
-    """`mano_jax.model.pose_joints` in NumPy and float64, each hand in its own frame (metres)."""
-    pose = np.concatenate([global_orient[..., None, :], hand_pose], axis=-2)
-    return _Skeleton.of(hands).pose(_to_matrix(pose), betas.astype(np.float64))[0]
+def _from_palm(
+    skeleton: Skeleton, betas: np.ndarray, joints: np.ndarray, weight: np.ndarray
+) -> Hypothesis:
+    """The palm's own orientation, and fingers swung onto their joints."""
+    rest = skeleton.rest(betas)
+    R_palm, wrist = _fit_rigidly(rest[..., PALM, :], joints[..., PALM, :], weight[..., PALM])
+    wrist = wrist + rotate(R_palm, rest[..., 0, :])
+    # The observed joints in the hand's own frame, where the palm is at rest.
+    local = rotate(np.swapaxes(R_palm, -1, -2)[..., None, :, :], joints - wrist[..., None, :])
+    pose = _swing_fingers(skeleton, betas, local + rest[..., :1, :], weight > 0)
+    return Hypothesis(R_palm, pose, wrist)
 
 
-@dataclass(frozen=True)
-class _Skeleton:
-    """What joints and fingertips need of the hand model, in float64."""
+def _explained(
+    settling: Settling,
+    start: Hypothesis,
+    betas: np.ndarray,
+    joints: np.ndarray,
+    weight: np.ndarray,
+) -> np.ndarray:
+    """Whether a palm of three joints at least, and the swung fingers, leave next to nothing."""
+    enough = (weight[..., PALM] > 0).sum(-1) >= _ENOUGH_PALM_JOINTS
+    error = np.linalg.norm(place(settling, start, betas) - joints, axis=-1)
+    return enough & (np.where(weight > 0, error, 0.0).max(-1) < _EXPLAINED)
 
-    template: np.ndarray
-    """Joints and fingertips at rest, (2, 21, 3)."""
-    shapedirs: np.ndarray
-    """How they follow the shape, (2, 21, 3, S)."""
-    tip_posedirs: np.ndarray
-    """How the fingertips follow the pose, (2, 15, 135)."""
-    tip_weights: np.ndarray
-    """Skinning weights of the fingertips, (2, 5, 16)."""
-    pose_mean: np.ndarray
-    """(2, 15, 3)."""
 
-    @classmethod
-    def of(cls, hands: Hands) -> "_Skeleton":
-        tips = np.asarray(hands.tip_vertices)
-        hand = np.arange(2)[:, None]
+def _likeliest(
+    settling: Settling,
+    given: Hypothesis,
+    betas: np.ndarray,
+    joints: np.ndarray,
+    weight: np.ndarray,
+) -> Hypothesis:
+    """The best of several orientations, each settled onto the joints."""
+    relaxed = given._replace(
+        R=np.broadcast_to(np.eye(3), given.R.shape),
+        hand_pose=np.broadcast_to(settling.pose_mean.reshape(2, 15, 3), given.hand_pose.shape),
+        wrist=np.zeros_like(given.wrist),
+    )
+    source = place(settling, relaxed, betas)
+    R_whole, wrist = _fit_rigidly(source, joints, weight, scale=_BENT_SCALE)
+    hypotheses = [given, relaxed._replace(R=R_whole, wrist=wrist)]
+    # Half turns about the hand's own axes, through the middle of what was seen of it.
+    total = np.maximum(weight.sum(-1), 1e-12)[..., None]
+    middle = (weight[..., None] * source).sum(-2) / total
+    offset = (source - middle[..., None, :]) * weight[..., None]
+    axes = np.linalg.eigh(np.swapaxes(offset, -1, -2) @ offset)[1]
+    for axis in range(3):
+        R = R_whole @ to_matrix(np.pi * axes[..., axis])
+        moved = wrist + rotate(R_whole - R, middle)
+        hypotheses.append(relaxed._replace(R=R, wrist=moved))
+    stacked = Hypothesis(*(np.stack(x, axis=1) for x in zip(*hypotheses, strict=True)))
+    target = joints[:, None]
 
-        def at_tips(array: Array) -> np.ndarray:
-            return np.asarray(array, np.float64)[hand, tips]
+    def observe(X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return X - target, np.broadcast_to(np.eye(3), (*X.shape, 3))
 
-        def joints_and_tips(joints: Array, vertices: Array) -> np.ndarray:
-            return np.concatenate([np.asarray(joints, np.float64), at_tips(vertices)], axis=1)
-
-        return cls(
-            template=joints_and_tips(hands.J_template, hands.v_template),
-            shapedirs=joints_and_tips(hands.J_shapedirs, hands.shapedirs),
-            tip_posedirs=at_tips(hands.posedirs).reshape(2, 15, 135),
-            tip_weights=at_tips(hands.lbs_weights),
-            pose_mean=np.asarray(hands.pose_mean, np.float64),
+    def settled(hypotheses: Hypothesis, *, steps: int, prior: float) -> Hypothesis:
+        count = hypotheses.wrist.shape[1]
+        shape, confidence = (np.repeat(x[:, None], count, axis=1) for x in (betas, weight))
+        ends, energy = settle(
+            settling, hypotheses, shape, confidence, observe, steps=steps, prior=prior
         )
+        return best_of(ends, energy)[0]
 
-    def rest(self, betas: np.ndarray) -> np.ndarray:
-        """Joints and fingertips of the shaped hands at rest, (N, 2, 21, 3)."""
-        return self.template + _rotate(self.shapedirs, betas[..., None, :])
-
-    def pose(self, R_parent_joint: np.ndarray, betas: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Joints with fingertips (N, 2, 21, 3), and the joints' rotations (N, 2, 16, 3, 3)."""
-        rest = self.rest(betas)
-        R, position = [R_parent_joint[..., 0, :, :]], [rest[..., 0, :]]
-        for joint, parent in enumerate(PARENTS[1:], start=1):
-            offset = rest[..., joint, :] - rest[..., parent, :]
-            position.append(position[parent] + _rotate(R[parent], offset))
-            R.append(R[parent] @ R_parent_joint[..., joint, :, :])
-        R, position = np.stack(R, axis=-3), np.stack(position, axis=-2)
-        feature = (R_parent_joint[..., 1:, :, :] - np.eye(3)).reshape(*betas.shape[:-1], 135)
-        correction = _rotate(self.tip_posedirs, feature)
-        tips = rest[..., 16:, :] + correction.reshape(*betas.shape[:-1], 5, 3)
-        # By joint (axis -2), where each would carry each fingertip (axis -3).
-        from_joint = tips[..., :, None, :] - rest[..., None, :16, :]
-        carried = _rotate(R[..., None, :, :, :], from_joint) + position[..., None, :, :]
-        tips = (self.tip_weights[..., None] * carried).sum(-2)
-        return np.concatenate([position, tips], axis=-2), R
+    best = settled(stacked, steps=_STEPS, prior=1.0)
+    # Once it has chosen, the prior would only keep unusual hands from their joints.
+    best = Hypothesis(*(x[:, None] for x in best))
+    return settled(best, steps=_LAST_STEPS, prior=_LAST_PRIOR)
 
 
-def _betas_from_lengths(skeleton: _Skeleton, joints: np.ndarray, weight: np.ndarray) -> np.ndarray:
+def _betas_from_lengths(skeleton: Skeleton, joints: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """Most likely betas given the observed lengths: unit prior, robust to outliers."""
     a, b = LENGTH_PAIRS.T
     observed = np.linalg.norm(joints[..., b, :] - joints[..., a, :], axis=-1)
@@ -174,13 +202,13 @@ def _betas_from_lengths(skeleton: _Skeleton, joints: np.ndarray, weight: np.ndar
     directions = skeleton.shapedirs[:, b] - skeleton.shapedirs[:, a]
     betas = np.zeros((*joints.shape[:2], skeleton.shapedirs.shape[-1]))
     for _ in range(6):
-        edge = edges + _rotate(directions, betas[..., None, :])
+        edge = edges + rotate(directions, betas[..., None, :])
         length = np.linalg.norm(edge, axis=-1)
         jacobian = (edge[..., None] * directions).sum(-2) / length[..., None] / _LENGTH_SCALE
         residual = (observed - length) / _LENGTH_SCALE
         # Cauchy's weights: a joint that is centimetres off must not bend the shape.
         robust = confidence / (1.0 + (residual / 2.0) ** 2)
-        target = residual + _rotate(jacobian, betas)
+        target = residual + rotate(jacobian, betas)
         weighted = np.swapaxes(jacobian * robust[..., None], -1, -2)
         normal = weighted @ jacobian + np.eye(betas.shape[-1])
         betas = np.linalg.solve(normal, weighted @ target[..., None])[..., 0]
@@ -188,11 +216,13 @@ def _betas_from_lengths(skeleton: _Skeleton, joints: np.ndarray, weight: np.ndar
     return betas
 
 
-def _fit_palm(
-    rest: np.ndarray, joints: np.ndarray, weight: np.ndarray
+def _fit_rigidly(
+    source: np.ndarray,
+    target: np.ndarray,
+    confidence: np.ndarray,
+    scale: float = _PALM_SCALE,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotation of the palm and position of its wrist, robust to one joint gone astray."""
-    source, target, confidence = rest[..., PALM, :], joints[..., PALM, :], weight[..., PALM]
+    """Rotation and translation that take one to the other, robust to points gone astray."""
     robust = confidence
     for _ in range(4):
         total = np.maximum(robust.sum(-1), 1e-12)[..., None]
@@ -202,26 +232,15 @@ def _fit_palm(
         covariance = np.swapaxes(centred * robust[..., None], -1, -2) @ (
             target - target_mean[..., None, :]
         )
-        R = _kabsch(covariance)
-        moved = _rotate(R[..., None, :, :], centred) + target_mean[..., None, :]
+        R = kabsch(covariance)
+        moved = rotate(R[..., None, :, :], centred) + target_mean[..., None, :]
         squared = ((moved - target) ** 2).sum(-1)
-        robust = confidence / (1.0 + squared / _PALM_SCALE**2)
-    enough = (confidence > 0).sum(-1) >= MINIMUM_PALM_JOINTS
-    R = np.where(enough[..., None, None], R, np.eye(3))
-    return R, target_mean + _rotate(R, rest[..., 0, :] - source_mean)
-
-
-def _kabsch(covariance: np.ndarray) -> np.ndarray:
-    """The rotation R that best takes sources to targets, from sum of source target^T."""
-    U, _, Vt = np.linalg.svd(covariance)
-    sign = np.sign(np.linalg.det(U) * np.linalg.det(Vt))
-    flip = np.ones(covariance.shape[:-1])
-    flip[..., 2] = np.where(sign == 0, 1.0, sign)
-    return np.swapaxes(U * flip[..., None, :] @ Vt, -1, -2)
+        robust = confidence / (1.0 + squared / scale**2)
+    return R, target_mean - rotate(R, source_mean)
 
 
 def _swing_fingers(
-    skeleton: _Skeleton, betas: np.ndarray, observed: np.ndarray, seen: np.ndarray
+    skeleton: Skeleton, betas: np.ndarray, observed: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
     """Finger rotations, axis-angle (N, 2, 15, 3), from joints in the hand's own frame."""
     rest = skeleton.rest(betas)
@@ -230,18 +249,18 @@ def _swing_fingers(
     for _ in range(5):
         # Pose correctives move a fingertip away from where its bone points at rest: aim the bone
         # so that the fingertip, and not the bone, meets the observed one.
-        posed, R = skeleton.pose(_to_matrix(_with_root(pose)), betas)
+        posed, R = skeleton.pose(to_matrix(_with_root(pose)), betas)
         start = posed[..., last, :]
-        correction = _to_matrix(_swing(posed[..., tips, :] - start, observed[..., tips, :] - start))
-        bone = _rotate(R[..., last, :, :], rest[..., tips, :] - rest[..., last, :])
+        correction = to_matrix(_swing(posed[..., tips, :] - start, observed[..., tips, :] - start))
+        bone = rotate(R[..., last, :, :], rest[..., tips, :] - rest[..., last, :])
         aim = observed.copy()
-        aim[..., tips, :] = start + _rotate(correction, bone)
+        aim[..., tips, :] = start + rotate(correction, bone)
         pose = _swing_chains(skeleton, rest, aim, seen)
     return pose
 
 
 def _swing_chains(
-    skeleton: _Skeleton, rest: np.ndarray, observed: np.ndarray, seen: np.ndarray
+    skeleton: Skeleton, rest: np.ndarray, observed: np.ndarray, seen: np.ndarray
 ) -> np.ndarray:
     """One pass from the finger bases outwards, each bone turned by the smallest rotation.
 
@@ -254,14 +273,14 @@ def _swing_chains(
     position = rest[..., FINGER_CHAINS[:, 0], :]
     for level in range(3):
         joint, following = FINGER_CHAINS[:, level], FINGER_CHAINS[:, level + 1]
-        target = _rotate(np.swapaxes(R, -1, -2), observed[..., following, :] - position)
+        target = rotate(np.swapaxes(R, -1, -2), observed[..., following, :] - position)
         known = seen[..., following] & (np.linalg.norm(target, axis=-1) > _SHORTEST_BONE)
         mean = skeleton.pose_mean[:, joint - 1]
         bone = rest[..., following, :] - rest[..., joint, :]
         swing = np.where(known[..., None], _swing(bone, target), mean)
         pose[..., joint - 1, :] = swing
-        R = R @ _to_matrix(swing)
-        position = position + _rotate(R, bone)
+        R = R @ to_matrix(swing)
+        position = position + rotate(R, bone)
     return pose
 
 
@@ -285,19 +304,3 @@ def _swing(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _with_root(hand_pose: np.ndarray) -> np.ndarray:
     return np.concatenate([np.zeros_like(hand_pose[..., :1, :]), hand_pose], axis=-2)
-
-
-def _rotate(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Matrix times vector, batch dimensions broadcast."""
-    return (matrix @ vector[..., None])[..., 0]
-
-
-def _to_matrix(axis_angle: np.ndarray) -> np.ndarray:
-    # A copy: SciPy refuses arrays that cannot be written to.
-    flat = np.array(axis_angle, np.float64).reshape(-1, 3)
-    return Rotation.from_rotvec(flat).as_matrix().reshape(*axis_angle.shape, 3)
-
-
-def _to_axis_angle(matrix: np.ndarray) -> np.ndarray:
-    flat = matrix.reshape(-1, 3, 3)
-    return Rotation.from_matrix(flat).as_rotvec().reshape(matrix.shape[:-1])

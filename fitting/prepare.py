@@ -5,23 +5,29 @@ frame that cannot be refined becomes an empty one with no hand, so that it distu
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Shaped
 from numpy.typing import DTypeLike
 
 from fitting.checks import (
     frame_reasons,
+    joints_from_vertices,
     joints_seen,
     keypoints_used,
     rigid_transforms,
     sound_intrinsics,
     sound_weak_cameras,
+    start_sources,
     vertices_seen,
 )
-from fitting.initialise import initialise_from_joints, pose_joints_float64
+from fitting.initialise import initialise_from_joints
+from fitting.initialise_keypoints import initialise_from_keypoints
+from fitting.initialise_skeleton import pose_joints_float64
+from fitting.initialise_vertices import initialise_from_vertices
 from fitting.predictions import TwoHandPredictions
 from fitting.root_translation import solve_root_transl
 from mano_jax.model import Hands
@@ -45,7 +51,7 @@ class Prepared:
     reasons: Shaped[np.ndarray, "N"]
     """Why a frame is skipped; "" where it is not."""
     initialised: bool
-    """The start was made from joints: the file has no predicted parameters."""
+    """The start was made from targets: the file has no predicted parameters."""
     root_known: Bool[np.ndarray, "N"]
     """Where `params.root_transl` is given or solved; nowhere without `K`. With `K`, no keypoint
     acts in the other frames, and their zeros mean nothing."""
@@ -59,9 +65,12 @@ def prepare(
 ) -> Prepared:
     """Check, complete and clean predictions for a solver.
 
-    Without parameters the start comes from `joints_3d`. With `K`, a `root_transl` that is missing
-    is solved from the keypoints; where they are too few, they are dropped. Without
-    `relative_transl` it is the difference of the wrists in `joints_3d`.
+    Without parameters the start comes from `vertices`, `joints_3d` or `keypoints_2d`, the first
+    that shows enough of a frame's hands. From vertices alone, the fitted joints then stand for
+    `joints_3d`; from keypoints alone, the weak camera is the fitted one. With `K`, a `root_transl`
+    that is missing is solved from the keypoints; where they are too few, they are dropped.
+    Without `relative_transl` it is the start's, or beside parameters the difference of the wrists
+    in `joints_3d`.
 
     Args:
         hands: the hand model.
@@ -81,21 +90,39 @@ def prepare(
 
     joints, joint_confidence = _targets(p.joints_with_confidence(), joints_seen(p), usable)
     keypoints, confidence = _targets(p.keypoints_by_view(), keypoints_used(p), usable)
-    start = _start(hands, p, joints, joint_confidence, hand_valid)
     views = _views(p, keypoints, confidence, usable, floats)
+    weak_camera, weak_camera_known = _weak_camera(p, usable)
+    sources = np.where(usable, start_sources(p), "")
+    if p.has_parameters:
+        start = _predicted_start(p, joints, hand_valid)
+    else:
+        start = _made_start(
+            hands,
+            p,
+            sources,
+            hand_valid,
+            joints=(joints, joint_confidence),
+            keypoints=(keypoints, confidence),
+            camera=weak_camera if views is None else views,
+        )
+        weak_camera = start.pop("weak_camera")
+        start["relative_transl"] = _relative_transl(p, start["relative_transl"], hand_valid)
+        joints, joint_confidence = _stand_ins(
+            hands, start, joints_from_vertices(p) & usable, hand_valid, joints, joint_confidence
+        )
     root_transl, root_known = _root_transl(hands, p, start, keypoints, confidence, usable, views)
     if views is not None:
         keypoints, confidence = _only_in(root_known, keypoints), _only_in(root_known, confidence)
-    weak_camera, weak_camera_known = _weak_camera(p, usable)
 
     vertices, vertex_seen = p.vertices, vertices_seen(p) & usable[:, None, None]
     has_vertices = vertices is not None
+    params = TwoHandParams(
+        **{name: floats(value) for name, value in start.items()},
+        root_transl=floats(root_transl),
+        weak_camera=floats(weak_camera),
+    )
     return Prepared(
-        params=TwoHandParams(
-            **{name: floats(value) for name, value in start.items()},
-            root_transl=floats(root_transl),
-            weak_camera=floats(weak_camera),
-        ),
+        params=params,
         observations=Observations(
             hand_valid=_host(hand_valid, bool),
             left_anchor=_host(_left_anchor(hand_valid), bool),
@@ -106,6 +133,7 @@ def prepare(
             joints_3d_confidence=None if joint_confidence is None else floats(joint_confidence),
             vertices=floats(_where(vertex_seen[..., None], vertices)) if has_vertices else None,
             vertices_confidence=floats(vertex_seen) if has_vertices else None,
+            predicted=_predicted(p, params, weak_camera_known),
         ),
         reasons=reasons,
         initialised=not p.has_parameters,
@@ -143,29 +171,94 @@ def _targets(
     return _where(seen[..., None], points[..., :-1]), _where(seen, points[..., -1])
 
 
-def _start(
+def _predicted(
+    p: TwoHandPredictions, params: TwoHandParams, weak_camera_known: np.ndarray
+) -> TwoHandParams | None:
+    """What the file says of the parameters: NaN where the start had to be completed."""
+    if not p.has_parameters:
+        return None
+    nothing = np.full_like(np.asarray(params.relative_transl), np.nan)
+    return replace(
+        params,
+        relative_transl=nothing if p.relative_transl is None else params.relative_transl,
+        weak_camera=np.where(weak_camera_known[:, None], params.weak_camera, nothing),
+    )
+
+
+def _predicted_start(
+    p: TwoHandPredictions, joints: np.ndarray | None, hand_valid: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Pose, shape and relative translation as they were predicted."""
+    start = {
+        name: _where(hand_valid.reshape(-1, 2, *[1] * (value.ndim - 2)), value)
+        for name, value in p.parameters.items()
+    }
+    wrists = np.zeros((p.num_frames, 2, 3)) if joints is None else joints[..., 0, :]
+    tau = _relative_transl(p, wrists[:, 1] - wrists[:, 0], hand_valid)
+    return start | {"relative_transl": tau}
+
+
+def _relative_transl(p: TwoHandPredictions, found: np.ndarray, hand_valid: np.ndarray):
+    """The file's own, or what was found; zero without both hands."""
+    given = found if p.relative_transl is None else p.relative_transl
+    return _where(np.all(hand_valid, axis=-1, keepdims=True), given)
+
+
+def _made_start(
     hands: Hands,
     p: TwoHandPredictions,
+    sources: np.ndarray,
+    hand_valid: np.ndarray,
+    *,
+    joints: tuple[np.ndarray | None, np.ndarray | None],
+    keypoints: tuple[np.ndarray | None, np.ndarray | None],
+    camera: np.ndarray | PerspectiveViews,
+) -> dict[str, np.ndarray]:
+    """Pose, shape, relative translation and weak camera, each frame from its own source."""
+    n = p.num_frames
+    start = {
+        "global_orient": np.zeros((n, 2, 3)),
+        "hand_pose": np.zeros((n, 2, 15, 3)),
+        "betas": np.zeros((n, 2, hands.num_betas)),
+        "relative_transl": np.zeros((n, 3)),
+        "weak_camera": camera.copy() if isinstance(camera, np.ndarray) else np.zeros((n, 3)),
+    }
+    for source in set(sources) - {""}:
+        rows = np.flatnonzero(sources == source)
+        there = hand_valid[rows]
+        if source == "vertices":
+            assert p.vertices is not None, "it is the frames' source"
+            seen = vertices_seen(p)[rows] & there[..., None]
+            made = initialise_from_vertices(hands, p.vertices[rows], seen)
+        elif source == "joints_3d":
+            points, confidence = (x[rows] for x in joints if x is not None)
+            made = initialise_from_joints(hands, points, confidence, there)
+        else:
+            points, confidence = (x[rows] for x in keypoints if x is not None)
+            made = initialise_from_keypoints(
+                hands, points, confidence, there, jax.tree.map(lambda x, r=rows: x[r], camera)
+            )
+        for name, value in made._asdict().items():
+            start[name][rows] = value
+    return start
+
+
+def _stand_ins(
+    hands: Hands,
+    start: dict[str, np.ndarray],
+    frames: np.ndarray,
+    hand_valid: np.ndarray,
     joints: np.ndarray | None,
     confidence: np.ndarray | None,
-    hand_valid: np.ndarray,
-) -> dict[str, np.ndarray]:
-    """Pose, shape and relative translation: predicted, or made from joints."""
-    if p.has_parameters:
-        start = {
-            name: _where(hand_valid.reshape(-1, 2, *[1] * (value.ndim - 2)), value)
-            for name, value in p.parameters.items()
-        }
-        wrists = np.zeros((p.num_frames, 2, 3)) if joints is None else joints[..., 0, :]
-        relative_transl = wrists[:, 1] - wrists[:, 0]
-    else:
-        assert joints is not None and confidence is not None, "check_file saw to it"
-        start = initialise_from_joints(hands, joints, confidence, hand_valid)._asdict()
-        relative_transl = start["relative_transl"]
-    if p.relative_transl is not None:
-        relative_transl = p.relative_transl
-    both = np.all(hand_valid, axis=-1, keepdims=True)
-    return start | {"relative_transl": _where(both, relative_transl)}
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """3D joints, and in some frames those of the start."""
+    if not np.any(frames):
+        return joints, confidence
+    fitted = _anchored_joints(hands, start, _left_anchor(hand_valid))
+    seen = np.broadcast_to((frames[:, None] & hand_valid)[..., None], fitted.shape[:-1])
+    joints = np.zeros_like(fitted) if joints is None else joints
+    confidence = np.zeros(seen.shape) if confidence is None else confidence
+    return np.where(seen[..., None], fitted, joints), np.where(seen, 1.0, confidence)
 
 
 def _weak_camera(p: TwoHandPredictions, usable: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

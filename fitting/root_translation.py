@@ -55,7 +55,7 @@ def solve_root_transl(
     weight = np.maximum(weight, 0.0)
     K = np.asarray(views.K, np.float64)
     T = np.asarray(views.T_view_camera, np.float64)
-    rays = _rays(np.where(weight[..., None] > 0, keypoints_2d, 0.0), views)
+    rays = undistorted_rays(np.where(weight[..., None] > 0, keypoints_2d, 0.0), views)
     # A pixel that the distortion puts nowhere has no ray.
     known = np.all(np.isfinite(rays), axis=-1)
     rays, weight = np.where(known[..., None], rays, 0.0), np.where(known, weight, 0.0)
@@ -75,8 +75,10 @@ def solve_root_transl(
     return np.where(root_is_solvable(weight > 0)[:, None], solution, np.nan)
 
 
-def _rays(keypoints_2d: np.ndarray, views: PerspectiveViews) -> np.ndarray:
-    """Undistorted normalised image coordinates (X/Z, Y/Z) of pixels, (N, C, 2, 21, 2)."""
+def undistorted_rays(
+    keypoints_2d: Float[np.ndarray, "N C 2 21 2"], views: PerspectiveViews
+) -> Float[np.ndarray, "N C 2 21 2"]:
+    """Normalised image coordinates (X/Z, Y/Z) of pixels; not finite where no ray is seen there."""
     K = np.asarray(views.K, np.float64)[:, :, None, None]
     v = (keypoints_2d[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
     u = (keypoints_2d[..., 0] - K[..., 0, 2] - K[..., 0, 1] * v) / K[..., 0, 0]

@@ -12,15 +12,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
+import jax.numpy as jnp
 import tomli_w
 
 from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
 from objectives.collision import CollisionEngine
+from objectives.gauss_newton import UNSUPPORTED
 from objectives.joint_limits import AngleFrame
-from objectives.total import TERMS
+from objectives.likelihoods import SCALE_UNITS, Scales
+from objectives.robust import Kernel
+from objectives.total import SCALED_ONLY, TERMS, Objective
+
+DEFAULT_KNEE: Final = 3.0
+"""Scales beyond which a robust kernel doubts a residual, unless the strategy says otherwise."""
 
 
 class StrategyError(InputError):
@@ -53,14 +60,20 @@ class Stage:
     name: str
     """What `--set NAME.field=value` calls it."""
     step_sizes: dict[str, float]
-    """Step size of each parameter group that the stage frees; the others stay as they are."""
-    weights: dict[str, float]
-    """Weight of each objective's energy; an objective that is not named has none."""
-    solver: Literal["adam"] = "adam"
-    """How it is minimised."""
+    """Parameter groups that the stage frees; the others stay as they are. With `adam` the step
+    size, with `lm` the greatest step of any coordinate (radians, betas, metres)."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each objective's mean-reduced energy; one that is not named has none."""
+    likelihoods: tuple[str, ...] = ()
+    """Terms that act by the strategy's `scales` instead."""
+    anneal: dict[str, float] = field(default_factory=dict)
+    """Terms whose scale starts this many times as large and falls to its value by equal ratios
+    from iteration to iteration; with `lm` only."""
+    solver: Literal["adam", "lm"] = "adam"
+    """How it is minimised: first order, or damped Gauss-Newton."""
     iterations: int = 301
-    """Iterates, the start included; a multiple of `acceptance.every` plus one, so that the last
-    one is judged too."""
+    """With `adam` the iterates, the start included; a multiple of `acceptance.every` plus one, so
+    that the last one is judged too. With `lm` the steps, of which each is judged."""
     acceptance: Acceptance = field(default_factory=Acceptance)
     """Which iterate is kept."""
 
@@ -73,10 +86,19 @@ class Strategy:
     """Name of the preset or file."""
     description: str
     """What it is for, in a sentence."""
-    report_weights: dict[str, float]
-    """Weights of THE energy: what is reported before and after, and may not rise in any frame."""
     stages: tuple[Stage, ...]
     """In the order they run; each starts from the best iterate of the one before."""
+    report_weights: dict[str, float] = field(default_factory=dict)
+    """Weights of THE energy: what is reported before and after, and may not rise in any frame."""
+    report_likelihoods: tuple[str, ...] = ()
+    """Terms that are in THE energy by their scales."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """How large the residuals of the terms that act as likelihoods usually are, each in its own
+    unit: `objectives.likelihoods.SCALE_UNITS`."""
+    kernels: dict[str, Kernel] = field(default_factory=dict)
+    """Robust kernel of a term that acts as a likelihood; `squared` unless named."""
+    knees: dict[str, float] = field(default_factory=dict)
+    """How many scales off a residual is when its kernel begins to doubt it; 3 unless named."""
     angle_frame: AngleFrame = "bone_aligned"
     """In which frame the angle-range prior reads the finger joints."""
     collision_engine: CollisionEngine = "culled"
@@ -91,10 +113,34 @@ class Strategy:
         _validate(self)
 
     @property
-    def terms(self) -> tuple[str, ...]:
-        """Objectives that any stage weighs, in the order of `TERMS`."""
+    def weighed(self) -> tuple[str, ...]:
+        """Terms that any stage weighs, in the order of `TERMS`."""
         used = {term for stage in self.stages for term in stage.weights}
         return tuple(term for term in TERMS if term in used)
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Terms that act in any stage, by weight or by scale, in the order of `TERMS`."""
+        scaled = {term for stage in self.stages for term in stage.likelihoods}
+        return tuple(term for term in TERMS if term in scaled.union(self.weighed))
+
+    @property
+    def reported(self) -> tuple[str, ...]:
+        """Terms of THE energy, in the order of `TERMS`."""
+        named = {*self.report_weights, *self.report_likelihoods}
+        return tuple(term for term in TERMS if term in named)
+
+    def objective(self, weights: Mapping[str, float], likelihoods: Iterable[str]) -> Objective:
+        """These terms with the strategy's scales, ready for `objective_energies`."""
+        scaled = [term for term in TERMS if term in set(likelihoods)]
+        return Objective(
+            weights={term: jnp.float32(weight) for term, weight in weights.items()},
+            scales=Scales(
+                scale={term: jnp.float32(self.scales[term]) for term in scaled},
+                knee={term: jnp.float32(self.knees.get(term, DEFAULT_KNEE)) for term in scaled},
+            ),
+            kernels=tuple((term, self.kernels.get(term, "squared")) for term in scaled),
+        )
 
 
 def preset_names() -> list[str]:
@@ -195,7 +241,10 @@ def selecting_by_energy(strategy: Strategy) -> Strategy:
 
 
 # Tables whose keys are a vocabulary of their own: a setting may add to them.
-_OPEN_TABLES = {"weights", "step_sizes", "max_ratio", "report_weights"}
+_OPEN_TABLES = {
+    *("weights", "step_sizes", "anneal", "max_ratio"),
+    *("report_weights", "scales", "kernels", "knees"),
+}
 
 
 def _set(target: dict, keys: list[str], value: Any, setting: str) -> None:
@@ -241,6 +290,9 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind == tuple[str, ...]:
         items = _expect(value, (list, tuple), where)
         return tuple(_expect(item, str, where) for item in items)
+    if kind == dict[str, Kernel]:
+        table = _expect(value, dict, where)
+        return {k: _convert(Kernel, v, f"{where}.{k}") for k, v in table.items()}
     if kind == dict[str, float]:
         table = _expect(value, dict, where)
         return {k: float(_expect(v, (int, float), f"{where}.{k}")) for k, v in table.items()}
@@ -268,25 +320,41 @@ def _validate(strategy: Strategy) -> None:
     reserved = {f.name for f in dataclasses.fields(Strategy)} & set(names)
     if reserved:
         raise StrategyError(f"{where}: a stage cannot be called {_listed(reserved)}")
-    _check_names(strategy.report_weights, TERMS, f"{where}: report_weights")
-    _check_numbers(strategy.report_weights, f"{where}: report_weights")
+    _check_weights(strategy.report_weights, f"{where}: report_weights")
+    _check_names(strategy.scales, SCALE_UNITS, f"{where}: scales")
+    _check_names(strategy.kernels, SCALE_UNITS, f"{where}: kernels")
+    _check_names(strategy.knees, SCALE_UNITS, f"{where}: knees")
+    for table in ("scales", "knees"):
+        _check_numbers(getattr(strategy, table), f"{where}: {table}", positive=True)
+    _check_likelihoods(strategy, strategy.report_likelihoods, f"{where}: report_likelihoods")
+    if not strategy.report_weights and not strategy.report_likelihoods:
+        raise StrategyError(
+            f"{where}: it reports no energy: name terms in report_weights or report_likelihoods"
+        )
     for stage in strategy.stages:
-        _validate_stage(stage, f"{where}: stage {stage.name!r}")
+        _validate_stage(strategy, stage, f"{where}: stage {stage.name!r}")
 
 
-def _validate_stage(stage: Stage, where: str) -> None:
+def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
     if not stage.step_sizes:
         raise StrategyError(f"{where}: step_sizes is empty: it would free no parameter group")
     _check_names(stage.step_sizes, PARAMETER_GROUPS, f"{where}: step_sizes")
-    _check_names(stage.weights, TERMS, f"{where}: weights")
+    _check_numbers(stage.step_sizes, f"{where}: step_sizes")
+    _check_weights(stage.weights, f"{where}: weights")
+    _check_likelihoods(strategy, stage.likelihoods, f"{where}: likelihoods")
+    if not stage.weights and not stage.likelihoods:
+        raise StrategyError(f"{where}: no term acts: name some in weights or likelihoods")
     _check_names(stage.acceptance.select_by, TERMS, f"{where}: acceptance.select_by")
     _check_names(stage.acceptance.max_ratio, TERMS, f"{where}: acceptance.max_ratio")
-    for table in ("step_sizes", "weights"):
-        _check_numbers(getattr(stage, table), f"{where}: {table}")
     _check_numbers(stage.acceptance.max_ratio, f"{where}: acceptance.max_ratio")
     every = stage.acceptance.every
     if every < 1:
         raise StrategyError(f"{where}: acceptance.every: expected at least 1, found {every}")
+    if stage.solver == "lm":
+        _validate_lm(strategy, stage, where)
+        return
+    if stage.anneal:
+        raise StrategyError(f"{where}: anneal: only the solver 'lm' has it, this stage has 'adam'")
     if stage.iterations < 1 or stage.iterations % every != 1 % every:
         nearest = max(0, round((stage.iterations - 1) / every)) * every + 1
         raise StrategyError(
@@ -295,16 +363,48 @@ def _validate_stage(stage: Stage, where: str) -> None:
         )
 
 
+def _validate_lm(strategy: Strategy, stage: Stage, where: str) -> None:
+    if stage.iterations < 1:
+        raise StrategyError(f"{where}: iterations: expected at least 1, found {stage.iterations}")
+    _check_names(stage.anneal, stage.likelihoods, f"{where}: anneal")
+    _check_numbers(stage.anneal, f"{where}: anneal", positive=True)
+    for term in UNSUPPORTED:
+        if stage.weights.get(term):
+            raise StrategyError(
+                f"{where}: weights.{term}: the solver 'lm' cannot take this term; use 'adam'"
+            )
+    if strategy.collision_engine.startswith("voxel"):
+        raise StrategyError(
+            f"{where}: the solver 'lm' needs the surface: collision_engine must be culled or "
+            f"exact, found {strategy.collision_engine}"
+        )
+
+
+def _check_weights(weights: Mapping[str, float], where: str) -> None:
+    _check_names(weights, [term for term in TERMS if term not in SCALED_ONLY], where)
+    _check_numbers(weights, where)
+
+
+def _check_likelihoods(strategy: Strategy, terms: Iterable[str], where: str) -> None:
+    _check_names(terms, SCALE_UNITS, where)
+    for term in terms:
+        if term not in strategy.scales:
+            raise StrategyError(
+                f"{where}: {term!r} has no scale: add scales.{term} ({SCALE_UNITS[term]})"
+            )
+
+
 def _check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
     for name in names:
         if name not in known:
             raise StrategyError(f"{where}: unknown {name!r}; known: {_listed(known)}")
 
 
-def _check_numbers(table: Mapping[str, float], where: str) -> None:
+def _check_numbers(table: Mapping[str, float], where: str, *, positive: bool = False) -> None:
     for key, value in table.items():
-        if not 0 <= value < float("inf"):
-            raise StrategyError(f"{where}.{key}: expected a finite number >= 0, found {value}")
+        if not 0 <= value < float("inf") or (positive and value == 0):
+            least = "> 0" if positive else ">= 0"
+            raise StrategyError(f"{where}.{key}: expected a finite number {least}, found {value}")
 
 
 def _listed(names: Iterable[str]) -> str:

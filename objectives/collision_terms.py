@@ -25,25 +25,21 @@ def search_collisions(
     params: TwoHandParams,
     observations: Observations,
     *,
-    terms: tuple[str, ...],
+    band: float = 0.0,
     engine: collision.CollisionEngine = "culled",
 ) -> collision.Found:
-    """A fresh collision search for these terms, to be kept for some steps as `found`."""
+    """A fresh collision search, to be kept for some steps as `found`.
+
+    Args:
+        hands: the hand model.
+        params: where the hands are.
+        observations: which frames have both.
+        band: how far outside the terms look, metres: their `collision_band`, or more.
+        engine: which engine; the voxel ones know no band.
+    """
     posed = posed_hands(hands, params, observations.left_anchor)
-    return _search(hands, posed.vertices, both_hands(observations.hand_valid), terms, engine)
-
-
-def _search(
-    hands: Hands,
-    vertices: Array,
-    active: Array,
-    terms: tuple[str, ...],
-    engine: collision.CollisionEngine,
-) -> collision.Found:
-    """Attraction needs the faces nearest to skin that is outside too: `exact` alone has them."""
-    if "contact" in terms:
-        return collision.search_exact(hands, vertices, active, everywhere=True)
-    return collision.search(hands, vertices, active, engine=engine)
+    active = both_hands(observations.hand_valid)
+    return collision.search(hands, posed.vertices, active, engine=engine, band=band)
 
 
 def collision_energies(
@@ -126,7 +122,9 @@ def _energies(
 ) -> dict[str, Array]:
     vertices = posed_hands(hands, params, observations.left_anchor).vertices
     active = both_hands(observations.hand_valid)
-    kept = _search(hands, vertices, active, terms, "exact") if found is None else found
+    kept = found
+    if kept is None:
+        kept = collision.search_exact(hands, vertices, active, band=collision_band(terms))
     depth = collision.depths(hands, vertices, kept)
 
     def contact_energy() -> Array:
@@ -144,3 +142,28 @@ def _energies(
         "contact": contact_energy,
     }
     return {term: energies[term]() for term in terms}
+
+
+def collision_band(terms: tuple[str, ...]) -> float:
+    """How far outside the other hand these terms look, metres."""
+    return collision.CONTACT_BAND if "contact" in terms else 0.0
+
+
+def signed_depths(
+    hands: Hands,
+    params: TwoHandParams,
+    observations: Observations,
+    found: collision.Found | None,
+    band: float,
+) -> Array:
+    """Signed depth of each vertex in the other hand, (*batch 2 V) metres, as far as `band` outside.
+
+    Farther out it is -inf. None as `found` searches afresh, exactly.
+    """
+    vertices = posed_hands(hands, params, observations.left_anchor).vertices
+    if found is None:
+        active = both_hands(observations.hand_valid)
+        found = collision.search_exact(hands, vertices, active, band=band)
+    if not isinstance(found, collision.Search):
+        raise TypeError("a margin needs a search of the surface; found a voxel grid")
+    return collision.signed_depth(hands, vertices, found)

@@ -38,11 +38,17 @@ def finger_twist_energy(
         joints: any frame, metres.
         hand_valid: an absent hand counts 0. The sum is no mean: two hands cost twice one.
     """
-    chains = joints[..., FINGER_CHAINS, :]
+    volume, agreement = chain_invariants(joints[..., FINGER_CHAINS, :])
+    twist = absolute(volume) - jnp.minimum(agreement, 0.0)
+    return jnp.sum(jnp.where(hand_valid[..., None], twist, 0.0), axis=(-2, -1))
+
+
+def chain_invariants(
+    chains: Float[Array, "*batch 4 3"],
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """C1 (m^3) and C2 (m^4) of fingers, each given by its four joints."""
     bones = chains[..., 1:, :] - chains[..., :-1, :]
     b0, b1, b2 = bones[..., 0, :], bones[..., 1, :], bones[..., 2, :]
     first_normal, second_normal = jnp.cross(b0, b1), jnp.cross(b1, b2)
     volume = jnp.sum(b2 * first_normal, axis=-1)
-    agreement = jnp.sum(first_normal * second_normal, axis=-1)
-    twist = absolute(volume) - jnp.minimum(agreement, 0.0)
-    return jnp.sum(jnp.where(hand_valid[..., None], twist, 0.0), axis=(-2, -1))
+    return volume, jnp.sum(first_normal * second_normal, axis=-1)

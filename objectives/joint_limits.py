@@ -134,11 +134,18 @@ def joint_limit_energy(
         hand_pose: axis-angle, absolute.
         hand_valid: absent hands count 0.
     """
+    hand_energy = jnp.sum(jnp.abs(joint_limit_excess(limits, hand_pose)), axis=(-2, -1)) / 15
+    return jnp.sum(hand_weights(hand_valid, hand_pose.dtype) * hand_energy, axis=-1)
+
+
+def joint_limit_excess(
+    limits: JointLimits, hand_pose: Float[Array, "*batch 2 15 3"]
+) -> Float[Array, "*batch 2 15 3"]:
+    """How far each angle is above its range (positive) or below it (negative), radians."""
     angles = joint_angles(limits, hand_pose)
     below = jnp.maximum(limits.lower - angles, 0.0)
     above = jnp.maximum(angles - limits.upper, 0.0)
-    hand_energy = jnp.sum(below + above, axis=(-2, -1)) / 15
-    return jnp.sum(hand_weights(hand_valid, hand_pose.dtype) * hand_energy, axis=-1)
+    return above - below
 
 
 def _model_order(ranges: dict) -> np.ndarray:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mano_jax.cameras import project_perspective, project_weak, transform
-from objectives.masked_means import coordinate_weights, safe_sqrt, valid_centroid
+from objectives.masked_means import coordinate_weights, safe_sqrt
 from objectives.problem import Observations, PerspectiveViews, TwoHandParams
 from objectives.robust import absolute, squared
 
@@ -36,6 +36,21 @@ def project(
     return image.reshape(*batch, -1, 2, count, 2)
 
 
+def keypoints_2d_difference(
+    params: TwoHandParams, joints: Float[Array, "*batch 2 21 3"], observations: Observations
+) -> Float[Array, "*batch C 2 21 2"] | None:
+    """Projected minus observed keypoints, crop units; zero for missing ones, None without any."""
+    keypoints, confidence = observations.keypoints_2d, observations.keypoints_2d_confidence
+    if keypoints is None or confidence is None:
+        return None
+    difference = project(params, joints, observations) - keypoints
+    if observations.views is not None:
+        scale = observations.views.pixel_scale
+        difference = difference / jnp.where(scale > 0, scale, 1.0)[..., None, None, None]
+    # Selected, not only weighted by 0: the values beside a zero confidence mean nothing.
+    return jnp.where(confidence[..., None] > 0, difference, 0.0)
+
+
 def keypoints_2d_residual(
     params: TwoHandParams, joints: Float[Array, "*batch 2 21 3"], observations: Observations
 ) -> Float[Array, "*batch residuals"]:
@@ -54,18 +69,11 @@ def keypoints_2d_residual(
         C * 2 * 21 * 2 residuals, zero for missing keypoints.
     """
     batch = joints.shape[:-3]
-    keypoints, confidence = observations.keypoints_2d, observations.keypoints_2d_confidence
-    if keypoints is None or confidence is None:
+    difference = keypoints_2d_difference(params, joints, observations)
+    confidence = observations.keypoints_2d_confidence
+    if difference is None or confidence is None:
         return jnp.zeros((*batch, 0), joints.dtype)
-    difference = project(params, joints, observations) - keypoints
-    if observations.views is not None:
-        scale = observations.views.pixel_scale
-        # A view without keypoints has no box: its scale may be 0.
-        scale = jnp.where(scale > 0, scale, 1.0)
-        difference = difference / scale[..., None, None, None]
     weights = coordinate_weights(confidence.reshape(*batch, -1), 2)
-    # Selected, not only weighted by 0: the values beside a zero confidence mean nothing.
-    difference = jnp.where(confidence[..., None] > 0, difference, 0.0)
     return (weights[..., None] * difference.reshape(*batch, -1, 2)).reshape(*batch, -1)
 
 
@@ -101,7 +109,8 @@ def joints_3d_residual(
     valid = confidence > 0
     difference = joints - targets
     # Translating both sets to one of their points, or mean, takes its difference from all others'.
-    difference = difference - _origin(difference, valid, observations.left_anchor)
+    shares = origin_shares(confidence, observations.left_anchor)
+    difference = difference - jnp.sum(shares[..., None] * difference, axis=(-3, -2), keepdims=True)
     weights = safe_sqrt(coordinate_weights(confidence.reshape(*batch, -1), 3))
     difference = jnp.where(valid[..., None], difference, 0.0).reshape(*batch, -1, 3)
     return (weights[..., None] * difference).reshape(*batch, -1)
@@ -117,6 +126,21 @@ def joints_3d_energy(
     return jnp.sum(squared(joints_3d_residual(joints, observations)), axis=-1)
 
 
+def origin_shares(
+    confidence: Float[Array, "*batch 2 21"], left_anchor: Bool[Array, "*batch"]
+) -> Float[Array, "*batch 2 21"]:
+    """What each joint contributes to the point that F_3D translates both sets to; the sum is 1.
+
+    The anchor wrist is that point, or the centroid of the valid joints where it is not valid.
+    """
+    valid = (confidence > 0).astype(confidence.dtype)
+    centroid = valid / jnp.maximum(jnp.sum(valid, axis=(-2, -1), keepdims=True), 1.0)
+    hand = jnp.stack([~left_anchor, left_anchor], axis=-1).astype(confidence.dtype)
+    wrist = jnp.zeros_like(valid).at[..., 0].set(hand)
+    wrist_valid = jnp.any(wrist * valid > 0, axis=(-2, -1), keepdims=True)
+    return jnp.where(wrist_valid, wrist, centroid)
+
+
 def _project_views(
     views: PerspectiveViews, points: Float[Array, "*batch N 3"]
 ) -> Float[Array, "*batch C N 2"]:
@@ -126,17 +150,3 @@ def _project_views(
         points[..., None, :, :], (*points.shape[:-2], num_views, *points.shape[-2:])
     )
     return project_perspective(transform(views.T_view_camera, points), views.K, views.distortion)
-
-
-def _origin(
-    joints: Float[Array, "*batch 2 21 3"],
-    valid: Bool[Array, "*batch 2 21"],
-    left_anchor: Bool[Array, "*batch"],
-) -> Float[Array, "*batch 1 1 3"]:
-    """The anchor wrist, or the centroid of the valid joints where the wrist is not valid."""
-    batch = joints.shape[:-3]
-    left = left_anchor[..., None]
-    wrist = jnp.where(left, joints[..., 1, 0, :], joints[..., 0, 0, :])
-    wrist_valid = jnp.where(left, valid[..., 1, :1], valid[..., 0, :1])
-    centroid = valid_centroid(joints.reshape(*batch, -1, 3), valid.reshape(*batch, -1))
-    return jnp.where(wrist_valid, wrist, centroid)[..., None, None, :]

@@ -15,6 +15,9 @@ _SMALLEST_DEVIATION = np.deg2rad(1.0)
 """Standard deviation given to directions in which the samples hardly move (radians): a joint that
 the samples never turn is stiff, not fixed."""
 
+_ISOTROPIC_SHARE = 0.1
+"""Share of the variance of a regressor's pose error that has no preferred direction."""
+
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class PosePrior:
     """Mean finger pose, axis-angle, radians."""
     whitening: Float[Array, "2 45 45"]
     """Maps a difference to the mean to independent coordinates of like size."""
+    error_whitening: Float[Array, "2 45 45"]
+    """The same for a regressor's error of the pose, whose mean variance is taken for 1 rad^2."""
 
 
 def pose_prior(hands: Hands) -> PosePrior:
@@ -50,6 +55,7 @@ def pose_prior(hands: Hands) -> PosePrior:
     return PosePrior(
         mean=jnp.asarray(np.stack(means), dtype),
         whitening=jnp.asarray(np.stack(whitenings), dtype),
+        error_whitening=jnp.asarray(np.stack([_error_whitening(w) for w in whitenings]), dtype),
     )
 
 
@@ -92,3 +98,12 @@ def _whitening(samples: np.ndarray) -> np.ndarray:
     variances, directions = np.linalg.eigh(np.cov(samples, rowvar=False))
     deviations = np.sqrt(np.maximum(variances, _SMALLEST_DEVIATION**2))
     return (directions / deviations) @ directions.T
+
+
+def _error_whitening(whitening: np.ndarray) -> np.ndarray:
+    """Whitening of errors that mostly go where poses go, and a little everywhere, (45, 45)."""
+    covariance = np.linalg.inv(whitening.T @ whitening)
+    covariance /= np.trace(covariance) / len(covariance)
+    covariance = (1 - _ISOTROPIC_SHARE) * covariance + _ISOTROPIC_SHARE * np.eye(len(covariance))
+    variances, directions = np.linalg.eigh(covariance)
+    return (directions / np.sqrt(variances)) @ directions.T

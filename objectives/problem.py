@@ -77,6 +77,8 @@ class Observations:
     """Mesh targets of both hands in one frame with camera axes; any origin."""
     vertices_confidence: Float[AnyArray, "*batch 2 V"] | None = None
     """Confidence of each vertex, 0 for none."""
+    predicted: TwoHandParams | None = None
+    """What a regressor said, for the terms that hold a fit to it; None where nothing did."""
 
 
 def posed_joints(

@@ -63,10 +63,25 @@ def bone_scale_residual(
 
     l is the length of the bone from middle1 to middle2 (9-10 in OpenPose's numbering).
     """
+    return safe_sqrt(hand_weights(hand_valid, joints.dtype)) * bone_length_error(joints)
+
+
+def bone_length_error(joints: Float[Array, "*batch 2 21 3"]) -> Float[Array, "*batch 2"]:
+    """How much longer each hand's middle proximal phalanx is than 0.0282 m, metres."""
     bone = joints[..., _MIDDLE2, :] - joints[..., _MIDDLE1, :]
     # Joints that coincide give length 0 with gradient 0, where a plain norm would give NaN.
-    length = safe_sqrt(jnp.sum(bone * bone, axis=-1))
-    return safe_sqrt(hand_weights(hand_valid, joints.dtype)) * (length - MEAN_BONE_LENGTH)
+    return safe_sqrt(jnp.sum(bone * bone, axis=-1)) - MEAN_BONE_LENGTH
+
+
+def bone_direction(
+    joints: Float[Array, "*batch 2 21 3"], jacobian: Float[Array, "*batch 2 21 3 D"]
+) -> Float[Array, "*batch 2 1 D"]:
+    """Derivative of that bone's length, given the joints' derivatives."""
+    bone = joints[..., _MIDDLE2, :] - joints[..., _MIDDLE1, :]
+    length = safe_sqrt(jnp.sum(bone * bone, axis=-1, keepdims=True))
+    direction = bone / jnp.where(length > 0, length, 1.0)
+    change = jacobian[..., _MIDDLE2, :, :] - jacobian[..., _MIDDLE1, :, :]
+    return jnp.sum(direction[..., None] * change, axis=-2)[..., None, :]
 
 
 def bone_scale_energy(

@@ -1,7 +1,7 @@
 """Every term of the objective by name, and their weighted sum."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import jax
@@ -10,10 +10,26 @@ from jaxtyping import Array, Float
 
 from mano_jax.model import Hands
 from objectives import collision
-from objectives.collision_terms import COLLISION_TERMS, collision_energies
+from objectives.collision_terms import (
+    COLLISION_TERMS,
+    collision_band,
+    collision_energies,
+    signed_depths,
+)
 from objectives.fingers import finger_twist_energy
 from objectives.joint_limits import AngleFrame, JointLimits, joint_limit_energy, joint_limits
 from objectives.keypoints import joints_3d_energy, keypoints_2d_energy
+from objectives.likelihoods import (
+    CONTACT_MARGIN,
+    Kernels,
+    Scales,
+    bone_scale_items,
+    collision_items,
+    joints_3d_items,
+    keypoints_2d_items,
+    parameter_items,
+    scaled_energy,
+)
 from objectives.mesh_targets import vertices_energy
 from objectives.pose_prior import PosePrior, pose_prior, pose_prior_energy
 from objectives.problem import (
@@ -40,8 +56,17 @@ TERMS: Final[dict[str, str]] = {
     "collision_squared": "sum of squared depths, m^2",
     "collision_robust": "sum of Geman-McClure kernels of the depths over 10 mm",
     "contact": "sum of squared gaps of skin within 5 mm of the other hand, m^2",
+    "predicted_orientation": "what the regressor said of the wrist rotations",
+    "predicted_pose": "what the regressor said of the finger pose",
+    "predicted_shape": "what the regressor said of the betas",
+    "predicted_translation": "what the regressor said of left wrist - right wrist, x and y",
+    "predicted_depth": "what the regressor said of left wrist - right wrist, z",
+    "predicted_camera": "what the regressor said of the weak camera",
 }
 """Name and meaning of each term, in the order of every table of energies."""
+
+SCALED_ONLY: Final = tuple(term for term in TERMS if term.startswith("predicted_"))
+"""Terms that enter by a scale alone: there is no published weight for them."""
 
 
 @jax.tree_util.register_dataclass
@@ -60,13 +85,107 @@ def make_priors(hands: Hands, angle_frame: AngleFrame) -> Priors:
     return Priors(joint_limits=joint_limits(hands, angle_frame), pose_prior=pose_prior(hands))
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Objective:
+    """Which terms act, and how: by a weight on their mean, or by a scale as a likelihood.
+
+    E = sum of weight times energy + sum of scaled energies. Numbers are traced, so that changing
+    them compiles nothing; which terms act is static.
+    """
+
+    weights: dict[str, Float[Array, ""]]
+    """Weight of each weighted term."""
+    scales: Scales
+    """Scale and knee of each scaled term."""
+    kernels: Kernels = field(metadata={"static": True})
+    """Each scaled term and its robust kernel."""
+
+    @property
+    def uses_collision(self) -> bool:
+        """Whether either hand's surface matters."""
+        return "collision" in dict(self.kernels) or any(t in COLLISION_TERMS for t in self.weights)
+
+    @property
+    def band(self) -> float:
+        """How far from the other hand skin matters, metres."""
+        by_weight = collision_band(tuple(self.weights))
+        return max(by_weight, CONTACT_MARGIN if "collision" in dict(self.kernels) else 0.0)
+
+
+def objective_energies(
+    hands: Hands,
+    priors: Priors,
+    params: TwoHandParams,
+    observations: Observations,
+    objective: Objective,
+    *,
+    found: collision.Found | None = None,
+    also: tuple[str, ...] = (),
+) -> tuple[Float[Array, "*batch"], dict[str, Array], dict[str, Array]]:
+    """THE objective of each frame.
+
+    Args:
+        hands: the hand model.
+        priors: `make_priors` of the same model.
+        params: the frames' parameters.
+        observations: what they are held against.
+        objective: which terms act.
+        found: a kept collision search; None searches afresh, exactly.
+        also: terms whose mean-reduced energy is wanted without a weight.
+
+    Returns:
+        The total (*batch), the unweighted energies of the weighted terms and of `also`, and the
+        scaled terms' energies.
+    """
+    terms = tuple(dict.fromkeys((*objective.weights, *also)))
+    weighted = term_energies(hands, priors, params, observations, terms=terms, found=found)
+    scaled = scaled_energies(hands, priors, params, observations, objective, found=found)
+    total = sum(scaled.values(), start=jnp.zeros_like(params.betas[..., 0, 0]))
+    if objective.weights:
+        total = total + weighted_sum(weighted, objective.weights)
+    return total, weighted, scaled
+
+
+def scaled_energies(
+    hands: Hands,
+    priors: Priors,
+    params: TwoHandParams,
+    observations: Observations,
+    objective: Objective,
+    *,
+    found: collision.Found | None = None,
+) -> dict[str, Float[Array, "*batch"]]:
+    """Energies of the scaled terms: negative log likelihoods, see `objectives.likelihoods`."""
+    joints = posed_joints(hands, params, observations.left_anchor)
+    energies = {}
+    for term, kernel in objective.kernels:
+        scale, knee = objective.scales.scale[term], objective.scales.knee[term]
+        match term:
+            case "joints_3d":
+                items, _ = joints_3d_items(joints, observations, kernel, scale, knee)
+            case "keypoints_2d":
+                items = keypoints_2d_items(params, joints, observations)
+            case "bone_scale":
+                items = bone_scale_items(joints, observations)
+            case "collision":
+                depth = signed_depths(hands, params, observations, found, objective.band)
+                items = collision_items(depth, observations)
+            case _:
+                items = parameter_items(
+                    term, params, observations, priors.joint_limits, priors.pose_prior
+                )
+        energies[term] = scaled_energy(items, kernel, scale, knee)
+    return energies
+
+
 def term_energies(
     hands: Hands,
     priors: Priors,
     params: TwoHandParams,
     observations: Observations,
     *,
-    terms: tuple[str, ...] = tuple(TERMS),
+    terms: tuple[str, ...] = tuple(t for t in TERMS if t not in SCALED_ONLY),
     found: collision.Found | None = None,
 ) -> dict[str, Float[Array, "*batch"]]:
     """Energy of each frame by term, unweighted.

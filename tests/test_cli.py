@@ -139,7 +139,7 @@ def test_a_hand_file_that_claims_too_much(shape, tmp_path, capsys):
 def test_check_asks_about_the_strategy_that_is_named(predictions_file, tmp_path, capsys):
     path = tmp_path / "joints.toml"
     stage = Stage(name="all", step_sizes={"finger_pose": 0.01}, weights={"joints_3d": 1.0})
-    only_joints = Strategy("joints", "Joints alone.", {"joints_3d": 1.0}, (stage,))
+    only_joints = Strategy("joints", "Joints alone.", (stage,), report_weights={"joints_3d": 1.0})
     path.write_text(strategy_to_toml(only_joints))
     for arguments, expected in (([], True), (["--strategy", str(path)], False)):
         assert main(["check", str(predictions_file), *arguments]) == 0

@@ -1,6 +1,7 @@
 """The exact collision engine against libigl, and against its own degenerate cases."""
 
 import dataclasses
+import math
 
 import igl
 import jax
@@ -17,6 +18,7 @@ from mano_jax.model import Hands, assemble, pose_hands
 from mano_jax.topology import cap_faces
 from objectives.collision import (
     Blocking,
+    CollisionEngine,
     Search,
     box_scale,
     collision_energy,
@@ -30,7 +32,9 @@ from objectives.collision import (
     search,
     search_culled,
     search_exact,
+    signed_depth,
     squared_depth_energy,
+    surface_distance,
 )
 from objectives.collision.geometry import (
     barycentric_of_closest,
@@ -38,7 +42,7 @@ from objectives.collision.geometry import (
 )
 from objectives.collision.tiles import closest_faces
 from objectives.collision.voxel import CELLS, box_centre, depth_grid, sample_grid
-from objectives.collision_terms import search_collisions
+from objectives.collision_terms import COLLISION_TERMS, collision_band, search_collisions
 from objectives.problem import Observations, TwoHandParams, posed_hands
 from objectives.total import make_priors, term_energies
 from tests.objective_cases import mirrored_params
@@ -158,7 +162,7 @@ def test_closest_face_is_the_first_of_the_closest():
     triangles = jnp.stack([triangle + 5, triangle, triangle, triangle - 5])[None]
     point, every = jnp.zeros((1, 1, 3), jnp.float32), jnp.ones((1, 4), bool)
     for faces in (1, 2, 4):
-        face, _ = closest_faces(point, every[:, :1], triangles, every, Blocking(1, 4, faces))
+        face = closest_faces(point, every[:, :1], triangles, every, Blocking(1, 4, faces))
         assert face[0, 0] == 1
 
 
@@ -183,7 +187,7 @@ def test_closest_point_in_every_region_of_a_triangle():
 def test_kept_search_follows_vertices_across_the_surface(hands, interlocked):
     """Old faces, moved hands: depths stay right for small moves, and exits are noticed."""
     active = jnp.ones(8, bool)
-    found = search_exact(hands, interlocked, active, everywhere=True)
+    found = search_exact(hands, interlocked, active, band=math.inf)
     moved = interlocked.at[:, 1].add(jnp.array([0.0007, 0.0, 0.0], jnp.float32))
     kept = np.asarray(penetration_depth(hands, moved, found))
     fresh = np.asarray(exact_depths(hands, moved, active))
@@ -325,7 +329,7 @@ def test_terms_with_a_kept_search_equal_the_depths_own(hands, interlocked_params
     seen = Observations(jnp.ones((4, 2), bool), jnp.zeros(4, bool))
     priors = make_priors(hands, "bone_aligned")
     weights = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (3, 4)), jnp.float32)
-    found = search_collisions(hands, params, seen, terms=terms)
+    found = search_collisions(hands, params, seen)
     assert isinstance(found, Search)
     hit = found.inside.any(axis=(1, 2))
     assert hit[2] and not hit[1]
@@ -351,7 +355,7 @@ def test_terms_with_a_kept_search_equal_the_depths_own(hands, interlocked_params
         np.testing.assert_allclose(a, b, atol=1e-6 * float(jnp.abs(b).max()) + 1e-9)
 
     far = dataclasses.replace(params, relative_transl=params.relative_transl + 1)
-    nothing = search_collisions(hands, far, seen, terms=terms)
+    nothing = search_collisions(hands, far, seen)
     value, gradient = jax.jit(jax.value_and_grad(by_terms))(params, nothing)
     assert value == 0 and not any(np.any(np.asarray(x)) for x in jax.tree.leaves(gradient))
 
@@ -478,26 +482,244 @@ def test_no_engine_minds_the_batch_around_a_frame(hands, interlocked):
             np.testing.assert_array_equal(np.asarray(a)[order], b)
 
 
-def test_contact_rows_are_the_deepest_and_linearise_the_depth(hands, interlocked):
-    found = search_culled(hands, interlocked, jnp.ones(8, bool))
-    depth = penetration_depth(hands, interlocked, found)
-    rows = contact_rows(hands, interlocked, found, count=12)
-    np.testing.assert_allclose(rows.depth, -np.sort(-np.asarray(depth), axis=-1)[..., :12])
-    hit = np.asarray(rows.depth) > 0
-    assert hit.sum() > 50
-    np.testing.assert_allclose(np.linalg.norm(rows.normal, axis=-1)[hit], 1, atol=1e-4)
-    points = np.take_along_axis(
-        np.asarray(interlocked), np.asarray(rows.vertex)[..., None], axis=-2
+BANDS = (0.0005, 0.002, 0.005)
+
+
+@pytest.fixture(scope="module")
+def placed(hands, interlocked):
+    """Eight touching pairs, the same eased apart until they graze, and apart; (24, 2, V, 3).
+
+    Grazing pairs have between no and 4 mm of air, so that a band decides what is found.
+    """
+    away = jnp.array([1.0, 0.3, 0.2], jnp.float32)
+    away = away / jnp.linalg.norm(away)
+    active = jnp.ones(8, bool)
+    # The exact gap along that way, by halving.
+    low, high = jnp.zeros(8), jnp.full(8, 0.5)
+    some = jax.jit(lambda v: search_culled(hands, v, active).inside.any(axis=(1, 2)))
+    for _ in range(14):
+        middle = (low + high) / 2
+        hit = some(interlocked.at[:, 1].add(middle[:, None, None] * away))
+        low, high = jnp.where(hit, middle, low), jnp.where(hit, high, middle)
+    air = jnp.linspace(0, 0.004, 8)
+    grazing = interlocked.at[:, 1].add((high + air)[:, None, None] * away)
+    apart = interlocked.at[:, 1].add((high + 0.02)[:, None, None] * away)
+    return jnp.concatenate([interlocked, grazing, apart])
+
+
+@pytest.fixture(scope="module")
+def distance_by_igl(hands, placed):
+    """Distance of every vertex to the other hand in float64, (24, 2, V)."""
+    wide, distance = np.asarray(placed, np.float64), np.zeros(placed.shape[:-1])
+    for frame, hand in np.ndindex(placed.shape[:2]):
+        faces = np.asarray(hands.faces[1 - hand], np.int64)
+        distance[frame, hand] = np.sqrt(
+            closest_by_igl(wide[frame, hand], wide[frame, 1 - hand], faces)[0]
+        )
+    return distance
+
+
+@pytest.mark.parametrize("band", [*BANDS, math.inf])
+@pytest.mark.parametrize("look", [search_exact, search_culled])
+def test_a_band_finds_all_that_is_within_it_and_nothing_else(
+    hands, placed, distance_by_igl, look, band
+):
+    """And leaves what is inside as it is; an infinite one finds everything, hands apart too."""
+    active = jnp.ones(24, bool).at[2].set(False)
+    plain = look(hands, placed, active)
+    found = jax.jit(look, static_argnames="band")(hands, placed, active, band=band)
+    inside = np.asarray(found.inside)
+    for name in ("inside", "face", "above"):
+        got, expected = (np.asarray(getattr(x, name)) for x in (found, plain))
+        np.testing.assert_array_equal(got[inside], expected[inside])
+    np.testing.assert_array_equal(inside, plain.inside)
+    near = ~inside & (np.asarray(found.face) >= 0)
+    distance = np.asarray(surface_distance(hands, placed, found))
+    np.testing.assert_allclose(distance[near], distance_by_igl[near], atol=1e-6)
+    assert not near[2].any() and np.isinf(distance[~inside & ~near]).all()
+    searched = ~inside & np.asarray(active)[:, None, None]
+    assert near[searched & (distance_by_igl < band - 1e-6)].all()
+    assert not near[distance_by_igl > band + 1e-6].any()
+    if band == math.inf:
+        assert near[searched].all()
+    else:
+        assert not near[16:].any() and near[8:16].any() and near[:8].sum() > 30
+
+
+@pytest.mark.parametrize("band", BANDS)
+@pytest.mark.parametrize("blocking", [None, Blocking(5, 64, 100)])
+def test_culled_is_exact_to_the_bit_with_a_band(hands, placed, band, blocking):
+    active = jnp.ones(24, bool)
+    got = search_culled(hands, placed, active, band=band, blocking=blocking)
+    expected = search_exact(hands, placed, active, band=band)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_band_is_a_distance_and_needs_faces(hands, interlocked):
+    active = jnp.ones(8, bool)
+    for look in (search_exact, search_culled):
+        for band in (-0.001, math.nan):
+            with pytest.raises(ValueError, match="at least 0"):
+                look(hands, interlocked, active, band=band)
+    with pytest.raises(ValueError, match="'culled' or 'exact'; received 'voxel'"):
+        search(hands, interlocked, active, engine="voxel", band=0.001)
+
+
+def test_a_band_changes_no_depth(hands, placed):
+    active = jnp.ones(24, bool)
+
+    @jax.jit
+    def squared(vertices, found):
+        total = jax.value_and_grad(lambda v: jnp.sum(penetration_depth(hands, v, found) ** 2))
+        return penetration_depth(hands, vertices, found), total(vertices)
+
+    plain, banded = (search_culled(hands, placed, active, band=band) for band in (0.0, 0.005))
+    got, expected = squared(placed, banded), squared(placed, plain)
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7 * float(jnp.abs(b).max()))
+
+
+def test_terms_are_the_same_by_any_search_whose_band_is_enough(hands, interlocked_params):
+    """Afresh, by the culled engine, and by the reference with all the faces; one frame apart."""
+    seen = Observations(jnp.ones((4, 2), bool), jnp.zeros(4, bool))
+    priors, terms = make_priors(hands, "bone_aligned"), COLLISION_TERMS
+    params = dataclasses.replace(
+        interlocked_params, relative_transl=interlocked_params.relative_transl.at[1].add(1.0)
     )
+
+    @jax.jit
+    def both(params, found):
+        def total(params):
+            energies = term_energies(hands, priors, params, seen, terms=terms, found=found)
+            return jnp.sum(jnp.stack([energies[term] for term in terms])), energies
+
+        return jax.value_and_grad(total, has_aux=True)(params)
+
+    (_, expected), gradient = both(params, None)
+    assert expected["contact"][0] > 0 and expected["contact"][1] == 0
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
+    searches: dict[CollisionEngine, float] = {"culled": collision_band(terms), "exact": math.inf}
+    for engine, band in searches.items():
+        found = search_collisions(hands, params, seen, band=band, engine=engine)
+        (_, got), got_gradient = both(params, found)
+        for term in terms:
+            np.testing.assert_allclose(got[term], expected[term], rtol=1e-5)
+        for a, b in zip(jax.tree.leaves(got_gradient), jax.tree.leaves(gradient), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * float(jnp.abs(b).max()) + 1e-9)
+
+
+def test_signed_depth_continues_the_depth_outside(hands, placed, distance_by_igl):
+    found = search_culled(hands, placed, jnp.ones(24, bool), band=0.005)
+    signed = np.asarray(signed_depth(hands, placed, found))
+    depth = np.asarray(penetration_depth(hands, placed, found))
+    known = np.asarray(found.face) >= 0
+    np.testing.assert_allclose(np.maximum(signed, 0), depth, atol=1e-6)
+    expected = np.where(found.inside, distance_by_igl, -distance_by_igl)
+    np.testing.assert_allclose(signed[known], expected[known], atol=1e-6)
+    assert (signed[~known] == -np.inf).all() and (signed[known] < 0).sum() > 500
+    nothing = search_culled(hands, placed[16:], jnp.ones(8, bool), band=0.005)
+    assert (signed_depth(hands, placed[16:], nothing) == -jnp.inf).all()
+
+
+def test_kept_signed_depth_follows_vertices_across_the_surface(hands, interlocked):
+    active = jnp.ones(8, bool)
+    found = search_culled(hands, interlocked, active, band=0.002)
+    moved = interlocked.at[:, 1].add(jnp.array([0.0007, 0.0, 0.0], jnp.float32))
+    kept = np.asarray(signed_depth(hands, moved, found))
+    fresh = np.asarray(signed_depth(hands, moved, search_culled(hands, moved, active, band=0.002)))
+    both = np.isfinite(kept) & np.isfinite(fresh)
+    crossed = both & ((fresh > 0) != np.asarray(found.inside))
+    assert crossed.sum() > 20
+    error = np.abs(np.where(both, kept, 0) - np.where(both, fresh, 0))
+    assert np.quantile(error[both], 0.95) < 2e-4 and np.median(error[crossed]) < 1e-5
+
+
+def test_signed_depths_gradient_is_exact_with_the_face_frozen(hands, placed):
+    """Central differences in float64, by both meshes, across inside and outside."""
+    with jax.enable_x64(True):
+        wide, vertices = in_float64(hands), placed[:1].astype(jnp.float64)
+        found = search_culled(wide, vertices, jnp.ones(1, bool), band=0.005)
+        known = found.face >= 0
+        weight = jnp.asarray(np.random.default_rng(2).normal(size=known.shape))
+
+        def total(v):
+            # A choice before the product: the gradient of an unused infinity is not NaN.
+            return jnp.sum(weight * jnp.where(known, signed_depth(wide, v, found), 0.0))
+
+        gradient = jax.grad(total)(vertices)
+        rng, step = np.random.default_rng(1), 1e-7
+        for hand in range(2):
+            direction = jnp.zeros_like(vertices).at[:, hand].set(rng.normal(size=(1, 778, 3)))
+            up, down = (total(vertices + s * step * direction) for s in (1, -1))
+            analytic = jnp.sum(gradient * direction)
+            assert abs(analytic) > 1e-1
+            np.testing.assert_allclose(analytic, (up - down) / (2 * step), rtol=1e-4)
+
+
+def test_gradients_are_finite_and_point_out_where_vertices_coincide(hands, interlocked):
+    same = interlocked.at[:, 1].set(interlocked[:, 0])
+    found = search_culled(hands, same, jnp.ones(8, bool), band=0.001)
+    known = found.face >= 0
+    assert known.sum() > 1000
+
+    def total(v):
+        return jnp.sum(jnp.where(known, signed_depth(hands, v, found), 0.0))
+
+    assert jnp.isfinite(jax.grad(total)(same)).all()
+    rows = contact_rows(hands, same, found, count=40, margin=0.0005)
+    # On the surface the face's own normal is the way out.
+    length = np.linalg.norm(rows.normal, axis=-1)
+    np.testing.assert_allclose(length, 1, atol=1e-4)
+    np.testing.assert_allclose(rows.residual, 0.0005 + np.asarray(rows.depth), atol=1e-6)
+
+
+def test_contact_rows_linearise_the_signed_depth(hands, placed):
+    """depth = normal . (closest - vertex); its derivatives are `jax.grad`'s, in float64."""
+    count, margin = 30, 0.0005
+    with jax.enable_x64(True):
+        wide, vertices = in_float64(hands), placed.astype(jnp.float64)
+        found = search_culled(wide, vertices, jnp.ones(24, bool), band=0.002)
+        rows = contact_rows(wide, vertices, found, count=count, margin=margin)
+        weight = jnp.asarray(np.random.default_rng(4).normal(size=rows.depth.shape))
+        says = jnp.linalg.norm(rows.normal, axis=-1) > 0
+        assert says.any(axis=-1).sum() > 16 and (~says).sum() > 16 * count
+        assert (rows.depth[says] > 0).sum() > 100 and (rows.depth[says] < 0).sum() > 50
+
+        def by_signed_depth(v):
+            depth = jnp.take_along_axis(signed_depth(wide, v, found), rows.vertex, axis=-1)
+            return jnp.sum(jnp.where(says, weight * jnp.where(says, depth, 0.0), 0.0))
+
+        def by_rows(v):
+            points = jnp.take_along_axis(v, rows.vertex[..., None], axis=-2)
+            others, index = v[:, ::-1], rows.corners.reshape(24, 2, 3 * count, 1)
+            corners = jnp.take_along_axis(others, index, axis=-2).reshape(24, 2, count, 3, 3)
+            closest = jnp.sum(rows.barycentric[..., None] * corners, axis=-2)
+            return jnp.sum(weight * jnp.sum(rows.normal * (closest - points), axis=-1))
+
+        value, gradient = jax.value_and_grad(by_rows)(vertices)
+        expected, expected_gradient = jax.value_and_grad(by_signed_depth)(vertices)
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        np.testing.assert_allclose(gradient, expected_gradient, atol=1e-12)
+        np.testing.assert_allclose(jnp.linalg.norm(rows.normal, axis=-1)[says], 1, rtol=1e-9)
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.0005])
+def test_contact_rows_are_the_deepest(hands, placed, margin):
+    found = search_culled(hands, placed, jnp.ones(24, bool), band=0.002)
+    depth = np.asarray(signed_depth(hands, placed, found))
+    rows = contact_rows(hands, placed, found, count=12, margin=margin)
+    expected = -np.sort(-depth, axis=-1)[..., :12]
+    says = np.isfinite(expected)
+    np.testing.assert_allclose(np.asarray(rows.depth)[says], expected[says], atol=1e-7)
+    np.testing.assert_allclose(rows.residual, np.maximum(expected + margin, 0), atol=1e-7)
+    assert (np.asarray(rows.residual) > 0).sum() > 150
+    # What was not found says nothing, in any arithmetic.
+    assert not says[16:].any() and (np.asarray(rows.normal)[~says] == 0).all()
+    np.testing.assert_allclose(np.asarray(rows.depth)[~says], -margin, rtol=1e-6)
+    points = np.take_along_axis(np.asarray(placed), np.asarray(rows.vertex)[..., None], axis=-2)
     out = np.sum(np.asarray(rows.normal) * (np.asarray(rows.closest) - points), axis=-1)
-    np.testing.assert_allclose(out[hit], np.asarray(rows.depth)[hit], atol=1e-6)
-    others = np.asarray(interlocked)[:, ::-1]
-    corners = np.stack(
-        [np.take_along_axis(others, np.asarray(rows.corners)[..., i, None], -2) for i in range(3)],
-        axis=-2,
-    )
-    again = np.sum(np.asarray(rows.barycentric)[..., None] * corners, axis=-2)
-    np.testing.assert_allclose(again[hit], np.asarray(rows.closest)[hit], atol=1e-6)
+    np.testing.assert_allclose(out[says], np.asarray(rows.depth)[says], atol=1e-7)
 
 
 def test_other_energies():

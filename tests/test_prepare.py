@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from fitting.checks import frame_reasons, summarise
+from fitting.checks import frame_reasons, start_sources, summarise
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
-from objectives.problem import posed_joints
+from objectives.problem import posed_hands, posed_joints
 
 N = 5
 
@@ -200,16 +200,96 @@ def test_joints_alone_make_a_start(hands):
     np.testing.assert_array_equal(prepared.params.relative_transl[2:], 0)
 
 
-def test_joints_without_a_palm_make_no_start(hands):
+def test_too_few_joints_make_no_start(hands):
     joints = np.random.default_rng(0).normal(scale=0.05, size=(N, 2, 21, 4))
     joints[..., 3] = 1.0
-    # Only the wrist and one finger's base are left of the left palm.
-    joints[0, 1, [1, 4, 7, 10], 3] = 0.0
+    joints[0, 1, 3:, 3] = 0.0
+    # Four joints do, palm or not.
+    joints[1, 1, [0, 1, 4, 7, 10, 13], 3] = 0.0
     predictions = TwoHandPredictions(hand_valid=predicted().hand_valid, joints_3d=joints)
     reasons = frame_reasons(predictions, hands)
-    assert "fewer than 3 of the left hand's wrist and finger base joints" in reasons[0]
+    assert reasons[0] == (
+        "no prediction, and too little of the left hand to start from: expected at least 4 joints "
+        "in joints_3d"
+    )
     assert reasons[1] == ""
     assert_all_finite(prepare(hands, predictions).params)
+
+
+def without_parameters(**changes) -> TwoHandPredictions:
+    none = dict.fromkeys(("global_orient", "hand_pose", "betas", "relative_transl"))
+    return predicted(**none | changes)
+
+
+@pytest.mark.parametrize("camera", ["weak", "K"])
+def test_keypoints_alone_make_a_start(hands, camera):
+    seen = perspective(hands, [0.0, 0.0, 0.6])
+    changes = {"joints_3d": None}
+    if camera == "K":
+        keypoints = np.concatenate([seen.keypoints_2d[:, 0], np.ones((N, 2, 21, 1))], axis=-1)
+        changes |= {"weak_camera": None, "K": seen.K}
+    else:
+        keypoints = 5.0 * posed_targets(hands, predicted())
+        keypoints[..., 2] = 1.0
+    keypoints[1, 0, 5:, 2] = 0.0
+    predictions = without_parameters(keypoints_2d=keypoints, **changes)
+    prepared = prepare(hands, predictions)
+    assert prepared.initialised
+    assert "6 keypoints in a view of keypoints_2d" in prepared.reasons[1]
+    assert list(prepared.reasons[[0, 2, 3, 4]]) == ["", "", "", "no hand"]
+    assert_all_finite((prepared.params, prepared.observations))
+    assert summarise(predictions, hands).start == "keypoints_2d"
+    tau_z = prepared.params.relative_transl[0, 2]
+    assert (tau_z == 0) == (camera == "weak")
+    assert prepared.root_known[0] == (camera == "K")
+
+
+def test_vertices_alone_make_a_start_and_stand_for_joints(hands):
+    base = predicted(keypoints_2d=None, weak_camera=None)
+    params = prepare(hands, base).params
+    left_anchor = np.array([False, False, False, True, False])
+    posed = jax.jit(posed_hands)(hands, params, left_anchor)
+    vertices = np.array(posed.vertices)
+    vertices[1, 0, 50:] = np.nan
+    predictions = without_parameters(
+        joints_3d=None, keypoints_2d=None, weak_camera=None, vertices=vertices
+    )
+    prepared = prepare(hands, predictions)
+    assert prepared.initialised
+    assert "at least 64 vertices" in prepared.reasons[1]
+    observations = prepared.observations
+    np.testing.assert_allclose(observations.joints_3d[0], np.asarray(posed.joints)[0], atol=1e-3)
+    np.testing.assert_array_equal(
+        observations.joints_3d_confidence[:, :, 0], [[1, 1], [0, 0], [1, 0], [0, 1], [0, 0]]
+    )
+    summary = summarise(predictions, hands)
+    assert summary.start == "vertices"
+    (use,) = [term for term in summary.terms if term.name == "joints_3d"]
+    assert (use.frames, use.remark) == (3, "of the joints fitted to the vertices")
+
+
+def test_each_frame_starts_from_what_it_has(hands):
+    vertices = np.full((N, 2, hands.num_vertices, 3), np.nan)
+    vertices[0] = np.asarray(hands.v_template)
+    joints = posed_targets(hands, predicted())
+    joints = np.concatenate([joints, np.ones((N, 2, 21, 1))], axis=-1)
+    joints[[0, 3], ..., 3] = 0.0
+    joints[1, 0, :, 3] = 0.0
+    predictions = without_parameters(vertices=vertices, joints_3d=joints, keypoints_2d=None)
+    sources = start_sources(predictions)
+    assert list(sources[:4]) == ["vertices", "", "joints_3d", ""]
+    reasons = frame_reasons(predictions, hands)
+    expected = "expected at least 64 vertices or 4 joints in joints_3d"
+    assert "too little of the right hand" in reasons[1]
+    assert expected in reasons[1]
+    assert "too little of the left hand" in reasons[3]
+    assert_all_finite(prepare(hands, predictions).params)
+    # Each hand has its source, but the frame has none for both.
+    vertices[1, 0] = np.asarray(hands.v_template)[0]
+    mixed = without_parameters(vertices=vertices, joints_3d=joints, keypoints_2d=None)
+    assert frame_reasons(mixed, hands)[1] == (
+        "no prediction, and neither vertices nor joints_3d shows enough of both hands"
+    )
 
 
 @pytest.mark.parametrize("views", [1, 2])
@@ -381,8 +461,10 @@ def test_mesh_targets_are_in_metres(hands):
         ({"vertices": np.zeros((N, 2, 100, 3))}, ["vertices", "778", "100"]),
         ({"weak_camera": None}, ["keypoints_2d without a camera", "weak_camera", "K"]),
         (
-            {"global_orient": None, "hand_pose": None, "betas": None, "joints_3d": None},
-            ["nothing to start from", "joints_3d"],
+            dict.fromkeys(
+                ("global_orient", "hand_pose", "betas", "joints_3d", "keypoints_2d", "weak_camera")
+            ),
+            ["nothing to start from", "vertices", "joints_3d", "keypoints_2d"],
         ),
     ],
 )

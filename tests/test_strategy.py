@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from fitting.strategy import (
+    DEFAULT_KNEE,
     Acceptance,
     Stage,
     Strategy,
@@ -18,7 +19,7 @@ from fitting.strategy import (
 
 
 def test_presets_are_the_papers_and_the_programs():
-    assert preset_names() == ["ihmr", "ihmr-release"]
+    assert preset_names() == ["ihmr", "ihmr-release", "map"]
     paper, release = load_strategy("ihmr"), load_strategy("ihmr-release")
     names = ["translation", "orientation", "finger_pose", "shape"]
     assert [s.name for s in paper.stages] == names
@@ -36,9 +37,17 @@ def test_presets_are_the_papers_and_the_programs():
         assert strategy.report_weights == strategy.stages[2].weights
 
 
-@pytest.mark.parametrize("name", ["ihmr", "ihmr-release"])
-def test_toml_round_trip(name, tmp_path):
-    strategy = override(load_strategy(name), ["finger_pose.weights.joint_limits=2.5"])
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("ihmr", "finger_pose.weights.joint_limits=2.5"),
+        ("ihmr-release", "finger_pose.weights.joint_limits=2.5"),
+        ("map", "contacts.anneal.joints_3d=2.5"),
+    ],
+)
+def test_toml_round_trip(name, setting, tmp_path):
+    strategy = override(load_strategy(name), [setting])
+    assert strategy != load_strategy(name)
     path = tmp_path / "mine.toml"
     path.write_text(strategy_to_toml(strategy))
     assert load_strategy(path) == strategy
@@ -66,6 +75,81 @@ def test_settings_reach_their_field_and_nothing_else(setting, value):
     assert value(after)
     assert not value(before)
     assert before == load_strategy("ihmr")
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("scales.joints_3d=0.02", lambda s: s.scales["joints_3d"] == 0.02),
+        ("scales.joint_limits=0.1", lambda s: s.scales.get("joint_limits") == 0.1),
+        ("kernels.joints_3d=huber", lambda s: s.kernels["joints_3d"] == "huber"),
+        ("knees.pose_prior=4", lambda s: s.knees.get("pose_prior") == 4.0),
+        ("contacts.anneal.collision=8", lambda s: s.stages[1].anneal["collision"] == 8.0),
+        ("joints.likelihoods=['joints_3d']", lambda s: s.stages[0].likelihoods == ("joints_3d",)),
+        ("stages.iterations=20", lambda s: [stage.iterations for stage in s.stages] == [20, 20]),
+        ("report_likelihoods=['joints_3d']", lambda s: s.report_likelihoods == ("joints_3d",)),
+        ("joints.weights.finger_twist=10", lambda s: s.stages[0].weights == {"finger_twist": 10}),
+    ],
+)
+def test_settings_of_likelihoods_reach_their_field(setting, value):
+    before = load_strategy("map")
+    assert value(override(before, [setting]))
+    assert not value(before)
+
+
+def test_an_objective_is_the_terms_in_order_with_their_numbers():
+    """Kernels are squared and knees three unless the strategy says otherwise."""
+    strategy = load_strategy("map")
+    likelihoods = ("predicted_pose", "joints_3d", "collision")
+    objective = strategy.objective({"finger_twist": 2.0}, likelihoods)
+    assert objective.kernels == (
+        ("collision", "pseudo_huber"),
+        ("joints_3d", "geman_mcclure"),
+        ("predicted_pose", "squared"),
+    )
+    assert {t: float(x) for t, x in objective.weights.items()} == {"finger_twist": 2.0}
+    scales, knees = objective.scales.scale, objective.scales.knee
+    assert scales.keys() == knees.keys() == set(likelihoods)
+    assert float(scales["joints_3d"]) == pytest.approx(strategy.scales["joints_3d"])
+    assert float(knees["joints_3d"]) == pytest.approx(strategy.knees["joints_3d"])
+    assert float(knees["predicted_pose"]) == DEFAULT_KNEE == 3.0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("scales.joint_3d=0.01", "scales: unknown 'joint_3d'; known: collision, keypoints_2d"),
+        ("scales.finger_twist=1", "scales: unknown 'finger_twist'; known"),
+        ("scales.joints_3d=-0.01", "scales.joints_3d: expected a finite number > 0, found -0.01"),
+        ("scales.joints_3d=0", "scales.joints_3d: expected a finite number > 0, found 0"),
+        ("scales.joints_3d=inf", "scales.joints_3d: expected a finite number > 0, found inf"),
+        ("knees.joints_3d=0", "knees.joints_3d: expected a finite number > 0, found 0"),
+        ("kernels.joints_3d=cauchy", "kernels.joints_3d: unknown 'cauchy'; known: squared"),
+        ("joints.likelihoods=['joint_limits']", r"'joint_limits' has no scale: .*\(rad"),
+        ("joints.likelihoods=['vertices']", "likelihoods: unknown 'vertices'; known"),
+        ("report_likelihoods=['bone_scale']", r"report_likelihoods: 'bone_scale' has no scale"),
+        ("report_likelihoods=[]", "it reports no energy: name terms in report_weights or"),
+        ("joints.likelihoods=[]", "stage 'joints': no term acts: name some in weights or"),
+        ("joints.weights.predicted_pose=1", "weights: unknown 'predicted_pose'; known"),
+        ("report_weights.predicted_depth=1", "report_weights: unknown 'predicted_depth'; known"),
+        ("joints.solver=adam", "iterations: expected a multiple of 10"),
+        ("contacts.solver=adam", "anneal: only the solver 'lm' has it, this stage has 'adam'"),
+        ("joints.anneal.collision=2", "stage 'joints': anneal: unknown 'collision'; known"),
+        ("contacts.anneal.collision=0", "anneal.collision: expected a finite number > 0, found 0"),
+        ("joints.weights.vertices=1", "weights.vertices: the solver 'lm' cannot take this term"),
+        ("joints.weights.contact=1", "weights.contact: the solver 'lm' cannot take this term"),
+        ("collision_engine=voxel", "collision_engine must be culled or exact, found voxel"),
+        ("collision_engine=voxel_published", "must be culled or exact, found voxel_published"),
+        ("joints.iterations=0", "iterations: expected at least 1, found 0"),
+    ],
+)
+def test_bad_likelihoods_say_what_would_be_right(setting, message):
+    with pytest.raises(StrategyError, match=message):
+        override(load_strategy("map"), [setting])
+
+
+def test_a_term_of_no_weight_is_none_that_the_solver_cannot_take():
+    assert override(load_strategy("map"), ["joints.weights.vertices=0"])
 
 
 @pytest.mark.parametrize(

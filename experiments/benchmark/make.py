@@ -1,7 +1,7 @@
 """The benchmark: true frames, predictions of them, and the files that hold both."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +86,39 @@ def make_interactions(
         TwoHandPredictions(**stack(truths), **_stack(exact), frame_id=frame_id),
         TwoHandPredictions(**stack(starts), **_stack(noisy), frame_id=frame_id),
     )
+
+
+def observed_again(
+    truth: TwoHandPredictions,
+    predictions: TwoHandPredictions,
+    *,
+    detector: DetectorNoise,
+    seed: int = 0,
+) -> TwoHandPredictions:
+    """The predictions with the targets that another noise of the detector gives.
+
+    What `make_interactions` of the same seed makes with that detector, without drawing the
+    interactions anew.
+
+    Args:
+        truth: all frames of a benchmark, from the first on.
+        predictions: of the same frames.
+        detector: noise of the new joints and keypoints.
+        seed: the benchmark's.
+    """
+    assert truth.joints_3d is not None and truth.weak_camera is not None, "a truth has them"
+    targets = [
+        observe_with_noise(
+            joints[..., :3],
+            camera,
+            detector,
+            np.random.default_rng([seed, number, _DETECTOR]),
+        )
+        for number, (joints, camera) in enumerate(
+            zip(truth.joints_3d, truth.weak_camera, strict=True)
+        )
+    ]
+    return replace(predictions, **_stack(targets))
 
 
 def frame_type(frame_id: str) -> str:

@@ -54,7 +54,7 @@ those of the hand model in use, and the regressor and the detector are random nu
 structure. It is there to test and compare refinements where the truth is known, on any machine and
 with no download. It says nothing about how well a refinement does on photographs.
 
-```
+```bash
 manofit benchmark make --out bench --frames 64 --seed 0
 manofit refine bench/predictions.npz --out bench/refined.npz
 manofit evaluate bench/refined.npz --truth bench/truth.npz --before bench/predictions.npz

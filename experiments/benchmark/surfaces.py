@@ -1,5 +1,6 @@
 """Two surfaces that come together: height maps, first contact, depth and distance."""
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -125,5 +126,5 @@ def _heights_over(
 
 @jax.jit
 def _measured(hands: Hands, vertices: Array) -> tuple[Array, Array]:
-    found = search_exact(hands, vertices, jnp.ones(1, bool), everywhere=True)
+    found = search_exact(hands, vertices, jnp.ones(1, bool), band=math.inf)
     return penetration_depth(hands, vertices, found), surface_distance(hands, vertices, found)

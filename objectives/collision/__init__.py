@@ -5,6 +5,7 @@ the other hand. `exact` looks at every pair and is the reference, `culled` gives
 from a fraction of the pairs, `voxel` and `voxel_published` are the published method's grid.
 """
 
+import math
 from functools import partial
 from typing import Final, Literal
 
@@ -15,9 +16,12 @@ from objectives.collision.depth import (
     ContactRows,
     contact_rows,
     penetration_depth,
+    signed_depth,
     surface_distance,
 )
 from objectives.collision.energies import (
+    CONTACT_BAND,
+    ROBUST_SCALE,
     box_scale,
     collision_energy,
     contact_energy,
@@ -31,12 +35,8 @@ from objectives.collision.voxel import VoxelField, search_voxel, voxel_depth
 CollisionEngine = Literal["exact", "culled", "voxel", "voxel_published"]
 Found = Search | VoxelField
 
-_SEARCHES: Final = {
-    "exact": search_exact,
-    "culled": search_culled,
-    "voxel": search_voxel,
-    "voxel_published": partial(search_voxel, published=True),
-}
+_SEARCHES: Final = {"exact": search_exact, "culled": search_culled}
+_GRIDS: Final = {"voxel": search_voxel, "voxel_published": partial(search_voxel, published=True)}
 
 
 def search(
@@ -45,6 +45,7 @@ def search(
     active: Bool[Array, "*batch"],
     *,
     engine: CollisionEngine = "culled",
+    band: float = 0.0,
 ) -> Found:
     """Search both hands of every active frame; what is found can be kept for some steps.
 
@@ -53,8 +54,17 @@ def search(
         vertices: both hands in one frame, metres.
         active: frames with both hands.
         engine: which engine.
+        band: how near vertices outside have their closest face too, metres, static. The grids know
+            no faces: a band is a `ValueError`, rather than another engine's answer.
     """
-    return _SEARCHES[engine](hands, vertices, active)
+    if engine in _SEARCHES:
+        return _SEARCHES[engine](hands, vertices, active, band=band)
+    if band:
+        raise ValueError(
+            "contact and margins need the faces near vertices outside: choose the engine 'culled' "
+            f"or 'exact'; received {engine!r}, a grid of depths inside"
+        )
+    return _GRIDS[engine](hands, vertices, active)
 
 
 def depths(
@@ -89,11 +99,13 @@ def exact_distances(
     hands: Hands, vertices: Float[Array, "*batch 2 V 3"], active: Bool[Array, "*batch"]
 ) -> Float[Array, "*batch 2 V"]:
     """Unsigned distance of each vertex to the other hand's surface (metres)."""
-    found = search_exact(hands, vertices, active, everywhere=True)
+    found = search_exact(hands, vertices, active, band=math.inf)
     return surface_distance(hands, vertices, found)
 
 
 __all__ = [
+    "CONTACT_BAND",
+    "ROBUST_SCALE",
     "Blocking",
     "CollisionEngine",
     "ContactRows",
@@ -114,6 +126,7 @@ __all__ = [
     "search_culled",
     "search_exact",
     "search_voxel",
+    "signed_depth",
     "squared_depth_energy",
     "surface_distance",
 ]

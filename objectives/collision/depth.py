@@ -7,6 +7,7 @@ gigabytes of memory.
 """
 
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from mano_jax.model import Hands
 from objectives.collision.geometry import barycentric_of_closest, is_above
 from objectives.collision.search import Search
+
+_TOUCHING: Final = 1e-6
+"""Metres: nearer than that a vertex is on the surface, and the face's normal is the way out."""
 
 
 def penetration_depth(
@@ -28,8 +32,8 @@ def penetration_depth(
     """
 
     def depth() -> Array:
-        distance, inside = _distance_to_kept_face(hands, vertices, found)
-        return jnp.where(inside, distance, 0.0)
+        at = _at_kept_face(hands, vertices, found)
+        return jnp.where(at.inside, at.distance, 0.0)
 
     return jax.lax.cond(
         jnp.any(found.face >= 0), depth, lambda: jnp.zeros(vertices.shape[:-1], vertices.dtype)
@@ -41,9 +45,27 @@ def surface_distance(
 ) -> Float[Array, "*batch 2 V"]:
     """Unsigned distance of each vertex to the other hand's surface, metres.
 
-    `found` must come from `search_exact(..., everywhere=True)`.
+    Infinite where `found` has no face, as outside its band.
     """
-    return _distance_to_kept_face(hands, vertices, found)[0]
+    distance = _at_kept_face(hands, vertices, found).distance
+    return jnp.where(found.face >= 0, distance, jnp.inf)
+
+
+def signed_depth(
+    hands: Hands, vertices: Float[Array, "*batch 2 V 3"], found: Search
+) -> Float[Array, "*batch 2 V"]:
+    """Depth of each vertex in the other hand, metres: negative outside, -inf without a face.
+
+    As `penetration_depth`, of which it is the continuation: a kept search keeps its faces, and a
+    vertex changes sides when it has crossed its own. The derivative by the closest point is the
+    way out, by the vertex its opposite, on the surface too.
+    """
+
+    def depth() -> Array:
+        return jnp.where(found.face >= 0, _signed(_at_kept_face(hands, vertices, found))[0], none)
+
+    none = jnp.full(vertices.shape[:-1], -jnp.inf, vertices.dtype)
+    return jax.lax.cond(jnp.any(found.face >= 0), depth, lambda: none)
 
 
 @jax.tree_util.register_dataclass
@@ -51,8 +73,9 @@ def surface_distance(
 class ContactRows:
     """The deepest vertices of each direction, with all that a least-squares solver linearises.
 
-    depth = normal . (closest - vertex), where closest = sum of barycentric times the corners;
-    rows beyond the vertices inside have depth 0 and mean nothing.
+    depth = normal . (closest - vertex), where closest = sum of barycentric times the corners, and
+    normal and barycentric are its derivatives. Where the search found fewer than K, the rows
+    beyond have a depth of minus the margin and no normal: they say nothing.
     """
 
     vertex: Int[Array, "*batch 2 K"]
@@ -64,55 +87,97 @@ class ContactRows:
     closest: Float[Array, "*batch 2 K 3"]
     """That point, metres."""
     normal: Float[Array, "*batch 2 K 3"]
-    """Unit vector from the vertex to the closest point: the way out."""
+    """Unit vector of the way out, for vertices inside and outside."""
     depth: Float[Array, "*batch 2 K"]
-    """Depth, metres: the residual."""
+    """Signed depth, metres, the deepest first."""
+    residual: Float[Array, "*batch 2 K"]
+    """How far the vertex must move out to keep the margin, metres; zero if it keeps it."""
 
 
 def contact_rows(
-    hands: Hands, vertices: Float[Array, "*batch 2 V 3"], found: Search, *, count: int
+    hands: Hands,
+    vertices: Float[Array, "*batch 2 V 3"],
+    found: Search,
+    *,
+    count: int,
+    margin: float = 0.0,
 ) -> ContactRows:
-    """The `count` deepest vertices of each hand in the other.
+    """The `count` vertices of each hand that are deepest in the other, or nearest to it.
 
     Args:
         hands: the hand model.
         vertices: both hands in one frame, metres.
-        found: a search of these vertices, or of where they were a few steps ago.
+        found: a search of these vertices, or of where they were a few steps ago; its band should
+            be the margin and what they move between searches.
         count: rows in each direction, static.
+        margin: distance to be kept, metres.
     """
-    depth, vertex = jax.lax.top_k(penetration_depth(hands, vertices, found), count)
-    corners = hands.faces[::-1][jnp.arange(2)[:, None], found.face]
-    corners = jnp.take_along_axis(corners, vertex[..., None], axis=-2)
-    rows = corners.reshape(*corners.shape[:-2], 3 * corners.shape[-2], 1)
-    others = vertices[..., ::-1, :, :]
-    triangles = jnp.take_along_axis(others, rows, axis=-2).reshape(*corners.shape, 3)
+    deepest = jax.lax.stop_gradient(signed_depth(hands, vertices, found))
+    deepest, vertex = jax.lax.top_k(deepest, count)
+    kept = jax.tree.map(lambda x: jnp.take_along_axis(x, vertex, axis=-1), found)
     points = jnp.take_along_axis(vertices, vertex[..., None], axis=-2)
-    barycentric = barycentric_of_closest(points, triangles)
-    closest = jnp.sum(barycentric[..., None] * triangles, axis=-2)
-    safe_depth = jnp.where(depth > 0, depth, 1.0)[..., None]
-    normal = jnp.where(depth[..., None] > 0, (closest - points) / safe_depth, 0.0)
-    return ContactRows(vertex.astype(jnp.int32), corners, barycentric, closest, normal, depth)
+    at = _at_face(hands, points, vertices[..., ::-1, :, :], kept)
+    depth, normal = _signed(at)
+    says = jnp.isfinite(deepest)
+    return ContactRows(
+        vertex=vertex.astype(jnp.int32),
+        corners=at.corners,
+        barycentric=at.barycentric,
+        closest=at.closest,
+        normal=jnp.where(says[..., None], normal, 0.0),
+        depth=jnp.where(says, depth, -margin),
+        residual=jnp.where(says, jnp.maximum(depth + margin, 0.0), 0.0),
+    )
 
 
-def _distance_to_kept_face(
-    hands: Hands, vertices: Array, found: Search
-) -> tuple[Float[Array, "*batch 2 V"], Bool[Array, "*batch 2 V"]]:
-    """Distance to the closest point of each vertex's kept face, and whether it is inside."""
-    targets = vertices[..., ::-1, :, :]
+class _KeptFace(NamedTuple):
+    """Points and the faces that a search found for them."""
+
+    corners: Int[Array, "*batch 2 K 3"]
+    triangles: Float[Array, "*batch 2 K 3 3"]
+    barycentric: Float[Array, "*batch 2 K 3"]
+    closest: Float[Array, "*batch 2 K 3"]
+    offset: Float[Array, "*batch 2 K 3"]
+    """From the closest point to the point."""
+    distance: Float[Array, "*batch 2 K"]
+    inside: Bool[Array, "*batch 2 K"]
+
+
+def _at_kept_face(hands: Hands, vertices: Array, found: Search) -> _KeptFace:
+    return _at_face(hands, vertices, vertices[..., ::-1, :, :], found)
+
+
+def _at_face(hands: Hands, points: Array, targets: Array, found: Search) -> _KeptFace:
+    """The closest point of each point's kept face, the distance, and whether it is inside."""
     corners = hands.faces[::-1][jnp.arange(2)[:, None], found.face]
     rows = corners.reshape(*corners.shape[:-2], 3 * corners.shape[-2], 1)
     triangles = jnp.take_along_axis(targets, rows, axis=-2).reshape(*corners.shape, 3)
-    barycentric = jax.lax.stop_gradient(barycentric_of_closest(vertices, triangles))
+    barycentric = jax.lax.stop_gradient(barycentric_of_closest(points, triangles))
     closest = (
         barycentric[..., 0, None] * triangles[..., 0, :]
         + barycentric[..., 1, None] * triangles[..., 1, :]
         + barycentric[..., 2, None] * triangles[..., 2, :]
     )
-    offset = vertices - closest
+    offset = points - closest
     squared = jnp.sum(offset * offset, axis=-1)
     # A vertex on the surface has no direction to go: its gradient is zero, not NaN.
     touching = squared == 0
     distance = jnp.where(touching, 0.0, jnp.sqrt(jnp.where(touching, 1.0, squared)))
     over_face = jnp.all(barycentric > 0, axis=-1) & (found.face >= 0)
-    crossed = over_face & (is_above(vertices, triangles) != found.above)
-    return distance, found.inside ^ crossed
+    crossed = over_face & (is_above(points, triangles) != found.above)
+    inside = found.inside ^ crossed
+    return _KeptFace(corners, triangles, barycentric, closest, offset, distance, inside)
+
+
+def _signed(at: _KeptFace) -> tuple[Float[Array, "*batch 2 K"], Float[Array, "*batch 2 K 3"]]:
+    """Signed depth, and the way out: its derivative by the closest point."""
+    outward = jnp.where(at.inside, -1.0, 1.0).astype(at.offset.dtype)
+    # Nearer than that, rounding decides where an offset points.
+    touching = at.distance < _TOUCHING
+    safe = jnp.where(touching, 1.0, at.distance)[..., None]
+    a, b, c = (at.triangles[..., i, :] for i in range(3))
+    face = jnp.cross(b - a, c - a)
+    length = jnp.sqrt(jnp.maximum(jnp.sum(face * face, axis=-1, keepdims=True), 1e-30))
+    normal = jnp.where(touching[..., None], face / length, outward[..., None] * at.offset / safe)
+    normal = jax.lax.stop_gradient(normal)
+    return -jnp.sum(normal * at.offset, axis=-1), normal

@@ -74,9 +74,10 @@ def contact_energy(
     """Sum of squared gaps, m^2, of the skin that is outside and within `CONTACT_BAND`.
 
     Args:
-        distance: `surface_distance` of each vertex, metres.
+        distance: `surface_distance` of each vertex, metres, by a search whose band is no less.
         inside: whether it is inside.
         active: frames with both hands.
     """
-    near = (distance < CONTACT_BAND) & ~inside
-    return jnp.where(active, jnp.sum(jnp.where(near, distance**2, 0.0), axis=(-2, -1)), 0.0)
+    # Squared after the choice: an infinite distance would make the gradient NaN.
+    gap = jnp.where((distance < CONTACT_BAND) & ~inside, distance, 0.0)
+    return jnp.where(active, jnp.sum(gap**2, axis=(-2, -1)), 0.0)

@@ -13,9 +13,9 @@ def search_directions(
     wanted: Bool[Array, "D"],
     blocking: Blocking,
     *,
-    everywhere: bool,
-) -> tuple[Int[Array, "D V"], Bool[Array, "D V"], Bool[Array, "D V"]]:
-    """Closest face, whether inside, and whether above that face.
+    band: float,
+) -> tuple[Int[Array, "D V"], Bool[Array, "D V"]]:
+    """Closest face, and whether inside.
 
     Args:
         query: vertices of one hand.
@@ -23,11 +23,14 @@ def search_directions(
         caps: corners of the faces that close its wrist.
         wanted: directions to search; in the others every vertex is outside.
         blocking: sizes of the tiles.
-        everywhere: find the closest face of vertices outside too; else it is -1.
+        band: how far from the surface a vertex outside has its closest face too, metres; else -1.
     """
     every_vertex = jnp.broadcast_to(wanted[:, None], query.shape[:2])
     every_face = jnp.ones(triangles.shape[:2], bool)
     inside = inside_mesh(query, every_vertex, triangles, every_face, caps, blocking)
-    searched = every_vertex if everywhere else inside
-    face, above = closest_faces(query, searched, triangles, every_face, blocking)
-    return face, inside, above
+    face = closest_faces(query, inside, triangles, every_face, blocking)
+    if band:
+        outside = every_vertex & ~inside
+        nearest = closest_faces(query, outside, triangles, every_face, blocking, within=band)
+        face = jnp.where(outside, nearest, face)
+    return face, inside

@@ -43,11 +43,14 @@ def cap_winding(points: Float[Array, "Q 3"], caps: Float[Array, "C 3 3"]) -> Flo
 
 
 def in_box(
-    points: Float[Array, "*batch Q 3"], target: Float[Array, "*batch V 3"]
+    points: Float[Array, "*batch Q 3"], target: Float[Array, "*batch V 3"], band: float = 0.0
 ) -> Bool[Array, "*batch Q"]:
-    """Whether points lie in the axis-aligned box of other points."""
+    """Whether points lie in the axis-aligned box of other points, grown by the band."""
     low = target.min(axis=-2, keepdims=True)
     high = target.max(axis=-2, keepdims=True)
+    if band:
+        # A little more than the band, that rounding loses no point of it.
+        low, high = low - 1.001 * band, high + 1.001 * band
     return jnp.all((points >= low) & (points <= high), axis=-1)
 
 

@@ -8,6 +8,7 @@ Everything here takes D directions (one hand's vertices, the other hand's faces)
 loops are as long as the fullest of them needs.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from objectives.collision.geometry import cap_winding, is_above, ray_crossings, squared_distance
+from objectives.collision.geometry import cap_winding, ray_crossings, squared_distance
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def closest_faces(
     triangles: Float[Array, "D F 3 3"],
     near: Bool[Array, "D F"],
     blocking: Blocking,
-) -> tuple[Int[Array, "D V"], Bool[Array, "D V"]]:
-    """The face closest to each searched point, and whether the point is above its plane.
+    within: float = math.inf,
+) -> Int[Array, "D V"]:
+    """The face closest to each searched point.
 
     Of equally close faces the first; -1 where a point was not searched.
 
@@ -86,6 +88,7 @@ def closest_faces(
         triangles: corners of the mesh's faces.
         near: faces that can be the closest.
         blocking: sizes of the tiles.
+        within: farther faces count as none, metres.
     """
     faces = Tiled(near, triangles, blocking.faces, repeat=True)
 
@@ -102,12 +105,11 @@ def closest_faces(
             return jnp.where(closer, least, best[0]), jnp.where(closer, first, best[1])
 
         nothing = (jnp.full(rows.shape, jnp.inf, points.dtype), jnp.full_like(rows, -1))
-        return jax.lax.fori_loop(0, faces.tiles, closer, nothing)[1]
+        least, first = jax.lax.fori_loop(0, faces.tiles, closer, nothing)
+        return first if within == math.inf else jnp.where(least <= within**2, first, -1)
 
     none = jnp.full(searched.shape, -1, jnp.int32)
-    face = Tiled(searched, points, blocking.points).each(find, none)
-    corners = jax.vmap(lambda t, i: t[i])(triangles, face)
-    return face, is_above(points, corners) & (face >= 0)
+    return Tiled(searched, points, blocking.points).each(find, none)
 
 
 class Tiled:

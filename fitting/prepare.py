@@ -133,7 +133,8 @@ def prepare(
             joints_3d_confidence=None if joint_confidence is None else floats(joint_confidence),
             vertices=floats(_where(vertex_seen[..., None], vertices)) if has_vertices else None,
             vertices_confidence=floats(vertex_seen) if has_vertices else None,
-            predicted=_predicted(p, params, weak_camera_known),
+            predicted=_predicted(params, weak_camera_known) if p.has_parameters else None,
+            predicted_tau=_host(usable & (p.relative_transl is not None), bool),
         ),
         reasons=reasons,
         initialised=not p.has_parameters,
@@ -171,18 +172,12 @@ def _targets(
     return _where(seen[..., None], points[..., :-1]), _where(seen, points[..., -1])
 
 
-def _predicted(
-    p: TwoHandPredictions, params: TwoHandParams, weak_camera_known: np.ndarray
-) -> TwoHandParams | None:
-    """What the file says of the parameters: NaN where the start had to be completed."""
-    if not p.has_parameters:
-        return None
-    nothing = np.full_like(np.asarray(params.relative_transl), np.nan)
-    return replace(
-        params,
-        relative_transl=nothing if p.relative_transl is None else params.relative_transl,
-        weak_camera=np.where(weak_camera_known[:, None], params.weak_camera, nothing),
+def _predicted(params: TwoHandParams, weak_camera_known: np.ndarray) -> TwoHandParams:
+    """What the file says of the parameters; a camera that it does not give has no scale."""
+    camera = np.where(
+        weak_camera_known[:, None], params.weak_camera, np.zeros_like(params.weak_camera)
     )
+    return replace(params, weak_camera=camera)
 
 
 def _predicted_start(

@@ -511,8 +511,6 @@ def _camera_slopes(params: TwoHandParams, observations: Observations) -> Array |
     if observations.predicted is None:
         return None
     guess = observations.predicted.weak_camera[..., :1]
-    # NaN where nothing was predicted: those rows count nothing, but must be numbers.
-    guess = jnp.where(guess > 0, guess, 0.0)
     scale = params.weak_camera[..., :1]
     log_slope = 1.0 / jnp.where(scale > 0, scale, 1.0)
     return jnp.concatenate([log_slope, guess, guess], axis=-1)

@@ -216,8 +216,10 @@ def parameter_items(
         case "predicted_translation" | "predicted_depth":
             axes = slice(0, 2) if term == "predicted_translation" else slice(2, 3)
             tau = against("relative_transl")[..., axes]
-            both = jnp.broadcast_to(both_hands(valid)[..., None], tau.shape)
-            return _coordinates(tau, both)
+            known = both_hands(valid)
+            if observations.predicted_tau is not None:
+                known = known & observations.predicted_tau
+            return _coordinates(tau, jnp.broadcast_to(known[..., None], tau.shape))
         case "predicted_camera":
             return _camera(params, observations)
     raise KeyError(term)

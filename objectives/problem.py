@@ -78,7 +78,10 @@ class Observations:
     vertices_confidence: Float[AnyArray, "*batch 2 V"] | None = None
     """Confidence of each vertex, 0 for none."""
     predicted: TwoHandParams | None = None
-    """What a regressor said, for the terms that hold a fit to it; None where nothing did."""
+    """What a regressor said, for the terms that hold a fit to it; None where nothing did. A weak
+    camera that it did not give has s = 0."""
+    predicted_tau: Bool[AnyArray, "*batch"] | None = None
+    """Frames whose `relative_transl` was predicted and not made from joints; None for all."""
 
 
 def posed_joints(

@@ -50,9 +50,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from fitting.batches import batches
 from fitting.checks import check_file, frame_reasons
 from fitting.levenberg_marquardt import LMNumbers, LMShape, lm_program, run_lm_stage
-from fitting.posterior import CHUNK, Factor, chunks, free_columns
+from fitting.posterior import CHUNK, Factor, free_columns
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.strategy import DEFAULT_KNEE, Acceptance, Stage, Strategy, StrategyError
@@ -299,7 +300,7 @@ class _Fit:
         program = _round_program(shape, self.terms)
         parts = []
         # One size of chunk, and numbers that are traced: all rounds run one program.
-        for frames, (at, observations) in chunks((params, self.prepared.observations), CHUNK):
+        for frames, (at, observations) in batches((params, self.prepared.observations), CHUNK):
             found = program(self.hands, priors, at, observations, numbers, free)
             parts.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], found))
         params, sums = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)

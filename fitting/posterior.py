@@ -11,10 +11,9 @@ millimetre from both. So the figures are those of the hands before they are told
 too large rather than too small where they touch.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Final
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float, Float32
 
+from fitting.batches import batches
 from fitting.parameters import step_size_of_fields
 from fitting.strategy import Strategy, StrategyError
 from mano_jax.derivatives import articulate, joints_with_jacobian
@@ -93,7 +93,7 @@ def posterior(
     priors = make_priors(hands, strategy.angle_frame)
     program = _program()
     parts = []
-    for frames, (at, seen) in chunks((params, observations), CHUNK):
+    for frames, (at, seen) in batches((params, observations), CHUNK):
         found = program(hands, priors, at, seen, objective, free)
         parts.append({name: np.asarray(x)[:frames] for name, x in found.items()})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -127,18 +127,6 @@ def free_columns(strategy: Strategy, num_betas: int) -> Bool[Array, "P"]:
         if size > 0
     }
     return jnp.array([name in freed for name in column_fields(num_betas)])
-
-
-def chunks(tree: Any, size: int) -> Iterator[tuple[int, Any]]:
-    """Cut a pytree of arrays along its frames into parts of one size, so that one program fits all.
-
-    The last one is filled up with copies of its last frame. Yields the number of real frames too.
-    """
-    tree = jax.tree.map(np.asarray, tree)
-    count = jax.tree.leaves(tree)[0].shape[0]
-    for first in range(0, count, size):
-        rows = np.minimum(np.arange(first, first + size), count - 1)
-        yield min(size, count - first), jax.tree.map(lambda x, rows=rows: x[rows], tree)
 
 
 @jax.tree_util.register_dataclass

@@ -8,7 +8,7 @@ the number of devices.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib import metadata
@@ -22,6 +22,7 @@ from jaxtyping import Float32, Shaped, UInt8
 from tqdm import tqdm
 
 from fitting.adam import StageShape, run_stage, stage_program
+from fitting.batches import batches
 from fitting.errors import InputError
 from fitting.levenberg_marquardt import LMShape, lm_program, run_lm_stage
 from fitting.posterior import Posterior, posterior
@@ -151,11 +152,11 @@ def refine(
     outcomes = []
     order = _near_first(hands, prepared)
     inputs = jax.tree.map(lambda x: np.asarray(x)[order], (prepared.params, prepared.observations))
-    batches = list(_batches(inputs, batch_size))
+    parts = list(batches(inputs, batch_size))
     with tqdm(
         total=predictions.num_frames, unit="frame", disable=not progress, desc="refining"
     ) as bar:
-        for frames, (start, observations) in batches:
+        for frames, (start, observations) in parts:
             observations = _without_hands_after(frames, observations)
             fitted = _fit_batch(mesh, hands, priors, start, observations, strategy)
             outcomes.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], fitted))
@@ -192,21 +193,9 @@ def _by_chunks(
     program = jax.jit(pose)
     parts = [
         jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], program(hands, *part))
-        for frames, part in _batches((params, left_anchor), min(chunk, len(left_anchor)))
+        for frames, part in batches((params, left_anchor), min(chunk, len(left_anchor)))
     ]
     return jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-
-def _batches(tree: Any, size: int) -> Iterator[tuple[int, Any]]:
-    """Cut a pytree along its frames into batches of one size.
-
-    The last one is filled up with copies of its last frame. Yields the number of real frames too.
-    """
-    tree = jax.tree.map(np.asarray, tree)
-    count = jax.tree.leaves(tree)[0].shape[0]
-    for first in range(0, count, size):
-        rows = np.minimum(np.arange(first, first + size), count - 1)
-        yield min(size, count - first), jax.tree.map(lambda x, rows=rows: x[rows], tree)
 
 
 def _near_first(hands: Hands, prepared: Prepared) -> np.ndarray:

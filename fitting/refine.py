@@ -3,8 +3,8 @@
     predictions -> prepare -> tiles of frames -> stages -> exact energies -> RefinedHands
 
 Frames never touch each other. They run in tiles of a fixed size, each whole on one device, so
-that a frame's result is the same to the bit whatever its batch, its position, its neighbours or
-the number of devices.
+that a frame's result is the same to the bit whatever its batch, its position or its neighbours
+(and with the solver `adam` whatever the number of devices).
 """
 
 import json

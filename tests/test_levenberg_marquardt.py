@@ -105,8 +105,8 @@ def changed(a: TwoHandParams, b: TwoHandParams) -> np.ndarray:
 
 def anchored_joints(hands, predictions) -> np.ndarray:
     params = prepare(hands, predictions).params
-    left_anchor = np.zeros(predictions.num_frames, bool)
-    return pose_params(hands, params, left_anchor).joints
+    left_anchor = jnp.zeros(predictions.num_frames, bool)
+    return np.asarray(pose_params(hands, params, left_anchor).joints)
 
 
 def test_joints_without_noise_are_recovered(hands, fit, interactions, joints_only):
@@ -195,8 +195,11 @@ def test_the_published_energy_falls(fit, interactions):
     assert np.all(after < before) and np.mean(after / before) < 0.6
 
 
-def test_two_devices_to_the_bit(hands, fit, interactions, joints_only):
-    """A tile each; the frames of the second are the first one's in another order."""
+def test_two_devices_to_rounding(hands, fit, interactions, joints_only):
+    """A tile each; frames that are alike have other shapes.
+
+    Not to the bit as with `adam`: for two devices XLA fuses this program otherwise.
+    """
     predictions = interactions[1].frames(np.arange(2 * FRAMES) % FRAMES)
     predictions = replace(
         predictions, betas=predictions.betas + np.linspace(0, 1, 16)[:, None, None]
@@ -204,8 +207,9 @@ def test_two_devices_to_the_bit(hands, fit, interactions, joints_only):
     one = fit(predictions, joints_only)
     two = refine(hands, predictions, joints_only, devices=jax.devices())
     assert two.provenance["device"].startswith("2 x")
-    for frame in range(2 * FRAMES):
-        same(two, one, frame, frame)
+    for name in ("global_orient", "hand_pose", "betas", "relative_transl", "weak_camera"):
+        found, expected = (getattr(r.predictions, name) for r in (two, one))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4, err_msg=name)
 
 
 # ---- the solver itself --------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_a_skipped_frame_is_no_error(predictions_file, tmp_path, capsys):
         ("refine {file} --out {text}/o.npz", "text.npz is no folder"),
         ("refine {file} --out {new}/o.npz --strategy best", "unknown strategy"),
         ("refine {file} --out {new}/o.npz --strategy {latin}", "latin.toml"),
-        ("refine {file} --out {new}/o.npz --set shape=1", "name a field"),
+        ("refine {file} --out {new}/o.npz --set contacts=1", "name a field"),
         ("refine {file} --out {new}/o.npz --frames 7", "expected A:B"),
         ("refine {file} --out {new}/o.npz --frames 9:12", "none in the range"),
         ("refine {file} --out {new}/o.npz --hands nowhere", "nowhere"),
@@ -238,7 +238,7 @@ def test_help_comes_from_the_config(capsys):
             main(arguments)
         assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "finger_pose.weights.collision=2" in text and "Replace an existing result" in text
+    assert "scales.joints_3d=0.005" in text and "Replace an existing result" in text
 
 
 def test_version(capsys):
@@ -294,7 +294,7 @@ def test_demo_and_refine_give_the_same(tmp_path, capsys):
     folder, again = tmp_path / "demo", tmp_path / "again.npz"
     assert main(["demo", "--frames", "2", "--out", str(folder), *SHORT]) == 0
     table = capsys.readouterr().out
-    for name in ("collision", "finger_twist", "MPJPE", "I-MPJPE", "MPVPE", "AVE-P", "MAX-P"):
+    for name in ("collision", "joints_3d", "MPJPE", "I-MPJPE", "MPVPE", "AVE-P", "MAX-P"):
         assert name in table
     assert "synthetic" in table
     names = {path.name for path in folder.iterdir()}

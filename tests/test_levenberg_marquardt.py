@@ -198,7 +198,8 @@ def test_the_published_energy_falls(fit, interactions):
 def test_two_devices_to_rounding(hands, fit, interactions, joints_only):
     """A tile each; frames that are alike have other shapes.
 
-    Not to the bit as with `adam`: for two devices XLA fuses this program otherwise.
+    Not to the bit as with `adam`: for two devices XLA fuses this program otherwise, and steps that
+    are nearly free carry the rounding on (2e-4 rad seen).
     """
     predictions = interactions[1].frames(np.arange(2 * FRAMES) % FRAMES)
     predictions = replace(
@@ -209,7 +210,7 @@ def test_two_devices_to_rounding(hands, fit, interactions, joints_only):
     assert two.provenance["device"].startswith("2 x")
     for name in ("global_orient", "hand_pose", "betas", "relative_transl", "weak_camera"):
         found, expected = (getattr(r.predictions, name) for r in (two, one))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3, err_msg=name)
 
 
 # ---- the solver itself --------------------------------------------------------------------------

@@ -181,18 +181,19 @@ class Convert:
         from experiments.commands import convert_file, convert_interhand
         from fitting.adapters import InterHandSelection
 
-        chosen = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
+        given = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
+        chosen = InterHandSelection(*given)
         if self.source == "interhand":
             convert_interhand(
                 self.input,
                 self.out,
                 truth_out=self.truth,
-                selection=InterHandSelection(*chosen),
+                selection=chosen,
                 hands_path=self.hands,
                 force=self.force,
             )
             return
-        if self.truth or chosen != ((), (), None, 1, None):
+        if self.truth or chosen != InterHandSelection():
             from fitting.errors import InputError
 
             raise InputError(

@@ -85,15 +85,16 @@ def frames(hands, truths):
     return noisy_copies(hands, truths, copies=4, joint_noise_mm=5.0)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("coordinates", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("kernel", "coordinates"),
+    # Single draws near zero rule the mean of the absolute kernel's squared weights: in one and two
+    # dimensions it is infinite.
+    [(k, d) for k in KERNELS for d in (1, 2, 3) if k != "absolute" or d == 3],
+)
 def test_kernel_shrinkage_is_that_of_drawn_noise(kernel, coordinates):
     noise = np.random.default_rng(0).normal(size=(400_000, coordinates))
     length = np.linalg.norm(noise, axis=-1)
     weight = np.asarray(robust_weight(jnp.asarray(length, jnp.float32), kernel, jnp.float32(3)))
-    # Single draws near zero rule the mean of the absolute kernel's squared weights.
-    if kernel == "absolute" and coordinates < 3:
-        pytest.skip("the expectation is infinite")
     drawn = np.sum(weight**2 * length**2) / np.sum(weight**2) / coordinates
     assert kernel_shrinkage(kernel, 3.0, coordinates) == pytest.approx(drawn, rel=0.02)
 

@@ -5,16 +5,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from fitting.adapters import read_input
 from fitting.prepare import prepare
 from fitting.refine import REFINED, SKIPPED_INVALID, pose_params, refine
 from fitting.strategy import load_strategy, override
 from objectives.collision import exact_depths
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no recordings in {DATA}")
+from tests.conftest import RECORDINGS, needs_recordings
 
 
 def joint_error_mm(hands, predictions, targets):
@@ -29,10 +26,10 @@ def joint_error_mm(hands, predictions, targets):
     return 1000 * np.array(errors), posed
 
 
-@needs_data
+@needs_recordings
 def test_vitra_clip(hands):
     """25 frames of a right hand, its own joints as targets; the empty left hand is left alone."""
-    path = next((DATA / "vitra_examples").glob("*.npy"))
+    path = next((RECORDINGS / "vitra_examples").glob("*.npy"))
     clip = read_input(path, source="vitra")
     assert clip.num_frames == 25 and clip.hand_valid.tolist() == [[True, False]] * 25
     strategy = override(load_strategy("ihmr"), ["stages.iterations=101"])
@@ -47,10 +44,10 @@ def test_vitra_clip(hands):
         assert np.isfinite(array).all()
 
 
-@needs_data
+@needs_recordings
 def test_interhand_frames(hands):
     """Two interacting, two single hands, from 3D joints and keypoints alone."""
-    frames = read_input(DATA / "interhand26m_mmpose", source="interhand")
+    frames = read_input(RECORDINGS / "interhand26m_mmpose", source="interhand")
     assert frames.num_frames == 4 and not frames.has_parameters
     both = frames.hand_valid.all(axis=1)
     assert both.sum() == 2
@@ -75,5 +72,5 @@ def test_interhand_frames(hands):
 def test_data_is_never_copied_into_the_project():
     """The recordings have licences of their own."""
     root = Path(__file__).parents[1]
-    names = {path.name for path in DATA.rglob("*") if path.suffix in {".jpg", ".npy", ".npz"}}
+    names = {path.name for path in RECORDINGS.rglob("*") if path.suffix in {".jpg", ".npy", ".npz"}}
     assert not [p for p in root.rglob("*") if p.name in names and ".venv" not in p.parts]

@@ -27,14 +27,17 @@ $(VENV)/installed $(PARITY)/installed: pyproject.toml
 demo: install ## Refine eight synthetic frames of interacting hands into demo/.
 	$(BIN)/manofit demo --out demo --force
 
+# Two processes suit two cores, and 6 GB hold what they compile; a file's tests stay together.
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
+
 test: install ## Run the test suite.
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 check: install ## Format, lint and types, then the tests: what a change must pass.
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 parity: $(PARITY)/installed ## Compare the hand model with other programs, in a .venv-parity of their own.
 	$(PARITY)/bin/python -m pytest -q tests/test_model_parity.py

@@ -295,8 +295,10 @@ class _Fit:
     ) -> tuple[TwoHandParams, _Sums]:
         """Fit with a strategy's scales; the parameters and the sums over all frames."""
         priors = make_priors(self.hands, strategy.angle_frame)
-        free = free_columns(replace(strategy, stages=(self.stage,)), params.betas.shape[-1])
-        numbers, shape = lm_program(strategy, replace(self.stage, iterations=steps))
+        stage = replace(self.stage, iterations=steps)
+        strategy = replace(strategy, stages=(stage,))
+        free = free_columns(strategy, params.betas.shape[-1])
+        numbers, shape = lm_program(strategy, stage)
         program = _round_program(shape, self.terms)
         parts = []
         # One size of chunk, and numbers that are traced: all rounds run one program.

@@ -29,10 +29,10 @@ from fitting.parameters import step_size_of_fields
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
 from objectives.collision import CollisionEngine, Search
-from objectives.collision_terms import search_collisions
+from objectives.collision_terms import COLLISION_TERMS, search_collisions
 from objectives.gauss_newton import column_fields, normal_equations, retract
 from objectives.problem import Observations, TwoHandParams
-from objectives.total import Objective, Priors, objective_energies
+from objectives.total import TERMS, Objective, Priors, objective_energies
 
 _FIRST_DAMPING: Final = 1e-3
 """Relative to the Hessian's diagonal."""
@@ -57,6 +57,8 @@ class LMNumbers:
     """Acceptance: greatest multiple of the start's value, by term."""
     iterations: Int[Array, ""]
     """Greatest number of steps."""
+    searching: Bool[Array, ""]
+    """Whether collisions are looked for."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +72,34 @@ class LMShape:
 
 
 def lm_program(strategy: Strategy, stage: Stage) -> tuple[LMNumbers, LMShape]:
-    """Split a stage into its numbers (traced) and its shape (static)."""
+    """Split a stage into its numbers (traced) and its shape (static).
+
+    Every stage of a strategy that this solver runs has the terms of all of them, and those that do
+    not act in it have no weight or an infinite scale: one program serves for all, compiled once.
+    """
+    stages = [s for s in strategy.stages if s.solver == "lm"]
     rule = stage.acceptance
-    weights = {term: weight for term, weight in stage.weights.items() if weight > 0}
+    weighed = {term for s in stages for term, weight in s.weights.items() if weight > 0}
+    objective = strategy.objective(
+        {term: stage.weights.get(term, 0.0) for term in TERMS if term in weighed},
+        {term for s in stages for term in s.likelihoods},
+    )
+    scales = {
+        term: scale if term in stage.likelihoods else jnp.float32(jnp.inf)
+        for term, scale in objective.scales.scale.items()
+    }
+    annealed = {term for s in stages for term in s.anneal}
+    looks_at = {t for t, weight in stage.weights.items() if weight > 0}
+    looks_at |= {*stage.likelihoods, *rule.select_by, *rule.max_ratio}
     numbers = LMNumbers(
-        objective=strategy.objective(weights, stage.likelihoods),
-        anneal={term: jnp.float32(factor) for term, factor in stage.anneal.items()},
+        objective=replace(objective, scales=replace(objective.scales, scale=scales)),
+        anneal={term: jnp.float32(stage.anneal.get(term, 1.0)) for term in sorted(annealed)},
         largest_step={
             name: jnp.float32(size) for name, size in step_size_of_fields(stage.step_sizes).items()
         },
         max_ratio={term: jnp.float32(ratio) for term, ratio in rule.max_ratio.items()},
         iterations=jnp.int32(stage.iterations),
+        searching=jnp.bool_(not looks_at.isdisjoint(COLLISION_TERMS)),
     )
     return numbers, LMShape(select_by=rule.select_by, engine=strategy.collision_engine)
 
@@ -111,12 +130,15 @@ def run_lm_stage(
     colliding = numbers.objective.uses_collision
     largest = _largest_steps(numbers.largest_step, start)
     free = largest > 0
+    falling = jnp.any(jnp.stack([jnp.float32(1.0), *numbers.anneal.values()]) != 1.0)
 
     def search(params: TwoHandParams) -> Search | None:
         if not colliding:
             return None
         band = numbers.objective.band
-        found = search_collisions(hands, params, observations, band=band, engine=shape.engine)
+        found = search_collisions(
+            hands, params, observations, band=band, engine=shape.engine, wanted=numbers.searching
+        )
         assert isinstance(found, Search), "a strategy refuses the grids with this solver"
         return found
 
@@ -157,7 +179,7 @@ def run_lm_stage(
         )
         negligible = jnp.max(jnp.abs(step), axis=-1) < _NEGLIGIBLE
         # While a scale still falls there is more to do.
-        last_scale = state.step + 1 >= numbers.iterations if numbers.anneal else True
+        last_scale = (state.step + 1 >= numbers.iterations) | ~falling
         params = select_frames(accepted, trial, state.params)
         kept = None if found is None else select_frames(accepted, found, state.found)
         return _State(
@@ -190,8 +212,6 @@ def run_lm_stage(
 
 def _annealed(numbers: LMNumbers, step: Int[Array, ""]) -> Objective:
     """The objective at a step: scales fall from their multiples to their values."""
-    if not numbers.anneal:
-        return numbers.objective
     last = jnp.maximum(numbers.iterations - 1, 1).astype(jnp.float32)
     left = 1.0 - jnp.minimum(step.astype(jnp.float32) / last, 1.0)
     scales = numbers.objective.scales

@@ -10,7 +10,7 @@ from typing import Final
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from mano_jax.model import Hands
 from objectives import collision
@@ -27,6 +27,7 @@ def search_collisions(
     *,
     band: float = 0.0,
     engine: collision.CollisionEngine = "culled",
+    wanted: Bool[Array, ""] | None = None,
 ) -> collision.Found:
     """A fresh collision search, to be kept for some steps as `found`.
 
@@ -36,10 +37,18 @@ def search_collisions(
         observations: which frames have both.
         band: how far outside the terms look, metres: their `collision_band`, or more.
         engine: which engine; the voxel ones know no band.
+        wanted: where it is False nothing is looked for, and nothing is found.
     """
-    posed = posed_hands(hands, params, observations.left_anchor)
-    active = both_hands(observations.hand_valid)
-    return collision.search(hands, posed.vertices, active, engine=engine, band=band)
+
+    def fresh() -> collision.Found:
+        posed = posed_hands(hands, params, observations.left_anchor)
+        active = both_hands(observations.hand_valid)
+        return collision.search(hands, posed.vertices, active, engine=engine, band=band)
+
+    if wanted is None:
+        return fresh()
+    batch, count = observations.hand_valid.shape, hands.v_template.shape[-2]
+    return jax.lax.cond(wanted, fresh, lambda: collision.nothing_found((*batch, count)))
 
 
 def collision_energies(
@@ -160,10 +169,18 @@ def signed_depths(
 
     Farther out it is -inf. None as `found` searches afresh, exactly.
     """
-    vertices = posed_hands(hands, params, observations.left_anchor).vertices
+
+    def surface() -> Array:
+        return posed_hands(hands, params, observations.left_anchor).vertices
+
     if found is None:
-        active = both_hands(observations.hand_valid)
+        vertices, active = surface(), both_hands(observations.hand_valid)
         found = collision.search_exact(hands, vertices, active, band=band)
+        return collision.signed_depth(hands, vertices, found)
     if not isinstance(found, collision.Search):
         raise TypeError("a margin needs a search of the surface; found a voxel grid")
-    return collision.signed_depth(hands, vertices, found)
+    return jax.lax.cond(
+        jnp.any(found.face >= 0),
+        lambda: collision.signed_depth(hands, surface(), found),
+        lambda: jnp.full(found.face.shape, -jnp.inf, params.betas.dtype),
+    )

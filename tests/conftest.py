@@ -1,5 +1,6 @@
 """Strict numerics, two CPU devices, and hands that are made once."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def compilation_cache(tmp_path_factory):
     """Share compiled programs between the tests of one run."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax_cache")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Let go of a module's compiled programs: a process has room for so many.
+
+    On a CPU every program maps some dozens of memory regions. Linux allows a process 65,530
+    of them; beyond, JAX dies of a segmentation fault wherever it asks for memory next.
+    """
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -181,18 +181,28 @@ def test_numbers_do_not_compile_anew(fit, interactions, mapped):
     assert np.any(result.energy_after != mapped.energy_after)
 
 
-def test_the_published_energy_falls(fit, interactions):
-    """`ihmr`'s stages by this solver, ten steps each."""
+def paper_by_this_solver() -> Strategy:
+    """`ihmr`'s stages, ten steps each."""
     paper = load_strategy("ihmr")
     stages = [
         replace(s, solver="lm", iterations=10, step_sizes=dict.fromkeys(s.step_sizes, 1.0))
         for s in paper.stages
     ]
-    # One program for all four: F_f is in each of them, in three hardly at all.
-    settings = [f"{s.name}.weights.finger_twist=1e-3" for s in stages if s.name != "finger_pose"]
-    result = fit(interactions[1], override(replace(paper, stages=tuple(stages)), settings))
+    return replace(paper, stages=tuple(stages))
+
+
+def test_the_published_energy_falls(fit, interactions):
+    result = fit(interactions[1], paper_by_this_solver())
     before, after = result.energy_before.sum(axis=1), result.energy_after.sum(axis=1)
     assert np.all(after < before) and np.mean(after / before) < 0.6
+
+
+@pytest.mark.parametrize("strategy", [load_strategy("map"), paper_by_this_solver()])
+def test_stages_share_a_program(strategy):
+    """Whatever their terms: what is traced has one structure, what is static one value."""
+    programs = [lm_program(strategy, stage) for stage in strategy.stages]
+    assert len({stage.likelihoods + tuple(stage.weights) for stage in strategy.stages}) > 1
+    assert len({(jax.tree.structure(numbers), shape) for numbers, shape in programs}) == 1
 
 
 def test_two_devices_to_rounding(hands, fit, interactions, joints_only):

@@ -1,6 +1,8 @@
 """The benchmark: true frames, predictions of them, and the files that hold both."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +18,7 @@ from experiments.benchmark.detector import (
 )
 from experiments.benchmark.interactions import contact_type, draw_truth
 from experiments.benchmark.measure import achieved
-from experiments.benchmark.pose import stack, together
+from experiments.benchmark.pose import Frame, stack, together
 from experiments.benchmark.regressor import RegressorErrors, camera_with_error, predict
 from experiments.benchmark.surfaces import Surface
 from fitting.canonical import check_target, write_predictions
@@ -67,15 +69,26 @@ def make_interactions(
         raise InputError(f"--seed: expected 0 or more, found {seed}")
     regressor, detector = regressor or RegressorErrors(), detector or DetectorNoise()
     surface = Surface.of(hands)
-    names, truths, starts, exact, noisy = [], [], [], [], []
-    for number in tqdm(range(frames), unit="frame", disable=not progress):
+
+    def draw(number: int) -> Frame:
+        rng = np.random.default_rng([seed, number, _TRUTH])
+        return draw_truth(hands, surface, rng, contact_type(number))
+
+    # NumPy and SciPy let other threads run for about half of what a frame takes.
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        drawn = pool.map(draw, range(frames))
+        truths = list(tqdm(drawn, total=frames, unit="frame", disable=not progress))
+    finally:
+        # Who interrupts does not wait for frames that have not begun.
+        pool.shutdown(cancel_futures=True)
+
+    names, starts, exact, noisy = [], [], [], []
+    for number, truth in enumerate(truths):
         rng = [np.random.default_rng([seed, number, stream]) for stream in range(4)]
-        kind = contact_type(number)
-        truth = draw_truth(hands, surface, rng[_TRUTH], kind)
         vertices, joints = together(hands, truth)
         camera = fitting_camera(vertices.reshape(-1, 3))
-        names.append(f"{kind.name}-{seed}-{number:05d}")
-        truths.append(truth)
+        names.append(f"{contact_type(number).name}-{seed}-{number:05d}")
         exact.append(observe_exactly(joints, camera))
         starts.append(predict(hands, rng[_REGRESSOR], truth, joints, regressor))
         targets = observe_with_noise(joints, camera, detector, rng[_DETECTOR])

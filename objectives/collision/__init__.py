@@ -28,7 +28,7 @@ from objectives.collision.energies import (
     robust_depth_energy,
     squared_depth_energy,
 )
-from objectives.collision.search import Search, search_culled, search_exact
+from objectives.collision.search import Search, nothing_found, search_culled, search_exact
 from objectives.collision.tiles import Blocking
 from objectives.collision.voxel import VoxelField, search_voxel, voxel_depth
 
@@ -120,6 +120,7 @@ __all__ = [
     "direction_scale",
     "exact_depths",
     "exact_distances",
+    "nothing_found",
     "penetration_depth",
     "robust_depth_energy",
     "search",

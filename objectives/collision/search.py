@@ -138,6 +138,11 @@ def _by_direction(
     return Search(face.reshape(shape), inside.reshape(shape), above.reshape(shape))
 
 
-def _all_outside(directions: int, count: int) -> tuple[Array, Array, Array]:
-    none = jnp.zeros((directions, count), bool)
-    return jnp.full((directions, count), -1, jnp.int32), none, none
+def nothing_found(shape: tuple[int, ...]) -> Search:
+    """The search of hands that are apart, for vertices (*batch 2 V)."""
+    return Search(*_all_outside(*shape))
+
+
+def _all_outside(*shape: int) -> tuple[Array, Array, Array]:
+    none = jnp.zeros(shape, bool)
+    return jnp.full(shape, -1, jnp.int32), none, none

@@ -197,11 +197,12 @@ def test_the_published_energy_falls(fit, interactions):
     assert np.all(after < before) and np.mean(after / before) < 0.6
 
 
-@pytest.mark.parametrize("strategy", [load_strategy("map"), paper_by_this_solver()])
+@pytest.mark.parametrize("strategy", [load_strategy("map"), paper_by_this_solver()], ids=["map", "ihmr"])
 def test_stages_share_a_program(strategy):
     """Whatever their terms: what is traced has one structure, what is static one value."""
     programs = [lm_program(strategy, stage) for stage in strategy.stages]
-    assert len({stage.likelihoods + tuple(stage.weights) for stage in strategy.stages}) > 1
+    acting = [{*s.likelihoods, *(t for t, w in s.weights.items() if w)} for s in strategy.stages]
+    assert acting[0] != acting[1] or acting[1] != acting[2]
     assert len({(jax.tree.structure(numbers), shape) for numbers, shape in programs}) == 1
 
 

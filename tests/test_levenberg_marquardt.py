@@ -197,7 +197,9 @@ def test_the_published_energy_falls(fit, interactions):
     assert np.all(after < before) and np.mean(after / before) < 0.6
 
 
-@pytest.mark.parametrize("strategy", [load_strategy("map"), paper_by_this_solver()], ids=["map", "ihmr"])
+@pytest.mark.parametrize(
+    "strategy", [load_strategy("map"), paper_by_this_solver()], ids=["map", "ihmr"]
+)
 def test_stages_share_a_program(strategy):
     """Whatever their terms: what is traced has one structure, what is static one value."""
     programs = [lm_program(strategy, stage) for stage in strategy.stages]

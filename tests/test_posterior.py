@@ -54,7 +54,7 @@ def test_deviations_are_those_of_the_inverse_hessian(hands, fitted):
     at, observations = part((params, prepared.observations), slice(0, 3))
     priors = make_priors(hands, strategy.angle_frame)
     objective = likelihood_objective(strategy)
-    system = normal_equations(hands, priors, at, observations, objective, None)
+    system = jax.jit(normal_equations)(hands, priors, at, observations, objective, None)
     factor = Factor.of(system.hessian, free_columns(strategy, at.betas.shape[-1]))
 
     hessian = np.asarray(system.hessian, np.float64)
@@ -76,9 +76,10 @@ def test_joints_move_as_their_rows_say(hands, fitted, left):
     _, prepared, params, _ = fitted
     at, observations = part((params, prepared.observations), slice(0, 2))
     observations = with_anchor(observations, left=left)
-    anchored, local = joint_rows(hands, at, observations)
+    anchored, local = jax.jit(joint_rows)(hands, at, observations)
     step = jnp.asarray(np.random.default_rng(0).normal(size=(2, anchored.shape[-1])), jnp.float32)
 
+    @jax.jit
     def joints(size):
         return posed_joints(hands, retract(at, size * step), observations.left_anchor)
 

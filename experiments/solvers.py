@@ -21,8 +21,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from experiments.benchmark import DetectorNoise, RegressorErrors, make_interactions
-from experiments.benchmark.make import observed_again
+from experiments.benchmark import (
+    DetectorNoise,
+    RegressorErrors,
+    make_interactions,
+    observed_again,
+)
 from experiments.records import Metric, Record, markdown_table, provenance, read_record
 from fitting.calibrate import calibrate
 from fitting.evaluation import evaluate

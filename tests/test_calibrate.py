@@ -7,10 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmark import make_interactions
-from experiments.benchmark.detector import CROP_PX, DetectorNoise, observe_with_noise
-from experiments.benchmark.pose import Frame
-from experiments.benchmark.regressor import RegressorErrors, camera_with_error, predict
+from experiments.benchmark import DetectorNoise, make_interactions, predicted_again
+from experiments.benchmark.detector import CROP_PX
 from fitting.calibrate import BOUNDS, FEWEST_FRAMES, calibrate, kernel_shrinkage
 from fitting.metrics import mpjpe
 from fitting.predictions import TwoHandPredictions
@@ -44,24 +42,7 @@ def joints_only():
 def noisy_copies(hands, truths, *, copies, **noise):
     """True frames, each `copies` times, and what a regressor and a detector say of every copy."""
     truth = TwoHandPredictions.concatenate([truths] * copies)
-    arrays = {
-        name: x.astype(np.float64) for name, x in truth.arrays().items() if x.dtype.kind == "f"
-    }
-    detector, errors, frames = DetectorNoise(**noise), RegressorErrors(), []
-    for i in range(truth.num_frames):
-        rng = [np.random.default_rng([3, i, stream]) for stream in range(3)]
-        names = ("global_orient", "hand_pose", "betas", "relative_transl")
-        frame = Frame(*(arrays[name][i] for name in names))
-        joints, camera = arrays["joints_3d"][i, ..., :3], arrays["weak_camera"][i]
-        frames.append(
-            {
-                **vars(predict(hands, rng[0], frame, joints, errors)),
-                "weak_camera": camera_with_error(rng[1], camera, errors),
-                **observe_with_noise(joints, camera, detector, rng[2]),
-            }
-        )
-    stacked = {name: np.stack([frame[name] for frame in frames]) for name in frames[0]}
-    return truth, TwoHandPredictions(hand_valid=truth.hand_valid, **stacked)
+    return truth, predicted_again(hands, truth, detector=DetectorNoise(**noise), seed=3)
 
 
 def regressor_errors(hands, truth, predictions):

@@ -12,7 +12,13 @@ own samples; nobody was photographed.
 from experiments.benchmark.arrangements import TYPE_NAMES
 from experiments.benchmark.detector import DetectorNoise
 from experiments.benchmark.interactions import TRUTH_GAP_MM, TRUTH_MAX_P_MM
-from experiments.benchmark.make import frame_type, make_interactions, write_benchmark
+from experiments.benchmark.make import (
+    frame_type,
+    make_interactions,
+    observed_again,
+    predicted_again,
+    write_benchmark,
+)
 from experiments.benchmark.regressor import RegressorErrors
 
 __all__ = [
@@ -23,5 +29,7 @@ __all__ = [
     "RegressorErrors",
     "frame_type",
     "make_interactions",
+    "observed_again",
+    "predicted_again",
     "write_benchmark",
 ]

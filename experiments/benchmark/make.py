@@ -3,7 +3,7 @@
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Final
 
@@ -85,20 +85,76 @@ def make_interactions(
 
     names, starts, exact, noisy = [], [], [], []
     for number, truth in enumerate(truths):
-        rng = [np.random.default_rng([seed, number, stream]) for stream in range(4)]
         vertices, joints = together(hands, truth)
         camera = fitting_camera(vertices.reshape(-1, 3))
         names.append(f"{contact_type(number).name}-{seed}-{number:05d}")
         exact.append(observe_exactly(joints, camera))
-        starts.append(predict(hands, rng[_REGRESSOR], truth, joints, regressor))
-        targets = observe_with_noise(joints, camera, detector, rng[_DETECTOR])
-        guessed_camera = camera_with_error(rng[_CAMERA], camera, regressor)
-        noisy.append({"weak_camera": guessed_camera, **targets})
+        start, seen = _predicted(
+            hands, truth, joints, camera, regressor, detector, seed=seed, number=number
+        )
+        starts.append(start)
+        noisy.append(seen)
     frame_id = np.array(names)
     return (
         TwoHandPredictions(**stack(truths), **_stack(exact), frame_id=frame_id),
         TwoHandPredictions(**stack(starts), **_stack(noisy), frame_id=frame_id),
     )
+
+
+def predicted_again(
+    hands: Hands,
+    truth: TwoHandPredictions,
+    *,
+    regressor: RegressorErrors | None = None,
+    detector: DetectorNoise | None = None,
+    seed: int = 0,
+) -> TwoHandPredictions:
+    """What a regressor and a detector say of these frames, drawn anew.
+
+    A true frame that is there several times is predicted several times: figures over many draws
+    need not wait for as many interactions.
+
+    Args:
+        hands: the model of the truth.
+        truth: true frames, as `make_interactions` returns them.
+        regressor: sizes of the predictions' errors; None takes the defaults.
+        detector: noise of the predictions' joints and keypoints; None takes the defaults.
+        seed: of these draws.
+    """
+    assert truth.joints_3d is not None and truth.weak_camera is not None, "a truth has them"
+    regressor, detector = regressor or RegressorErrors(), detector or DetectorNoise()
+    starts, noisy = [], []
+    for number in range(truth.num_frames):
+        wide = {x.name: getattr(truth, x.name)[number].astype(np.float64) for x in fields(Frame)}
+        joints = truth.joints_3d[number, ..., :3].astype(np.float64)
+        camera = truth.weak_camera[number].astype(np.float64)
+        start, seen = _predicted(
+            hands, Frame(**wide), joints, camera, regressor, detector, seed=seed, number=number
+        )
+        starts.append(start)
+        noisy.append(seen)
+    return TwoHandPredictions(**stack(starts), **_stack(noisy), frame_id=truth.frame_id)
+
+
+def _predicted(
+    hands: Hands,
+    truth: Frame,
+    joints: np.ndarray,
+    camera: np.ndarray,
+    regressor: RegressorErrors,
+    detector: DetectorNoise,
+    *,
+    seed: int,
+    number: int,
+) -> tuple[Frame, dict[str, np.ndarray]]:
+    """Parameters with errors; the camera with its error and the noisy targets."""
+    errors, off, noise = (
+        np.random.default_rng([seed, number, stream]) for stream in (_REGRESSOR, _CAMERA, _DETECTOR)
+    )
+    return predict(hands, errors, truth, joints, regressor), {
+        "weak_camera": camera_with_error(off, camera, regressor),
+        **observe_with_noise(joints, camera, detector, noise),
+    }
 
 
 def observed_again(

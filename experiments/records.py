@@ -89,10 +89,10 @@ def read_record(path: Path) -> Record:
 
 
 def markdown_table(
-    rows: Mapping[str, Mapping[str, float]],
+    rows: Mapping[str, Mapping[str, Any]],
     *,
     corner: str,
-    show: Callable[[float], str] = "{:.3f}".format,
+    show: Callable[[Any], str] = "{:.3f}".format,
     columns: Sequence[str] | None = None,
 ) -> str:
     """A Markdown table; what a row lacks stays empty.

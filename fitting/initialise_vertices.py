@@ -10,16 +10,18 @@ each hand for itself; two or three steps do.
 Reference: Kabsch, "A solution for the best rotation to relate two sets of vectors", 1976.
 """
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
+from fitting.batches import batches
+from fitting.definite import solve_definite
 from fitting.initialise_skeleton import kabsch, to_axis_angle
 from mano_jax.derivatives import Articulation, articulate
 from mano_jax.kinematics import PARENTS
@@ -30,7 +32,7 @@ MINIMUM_VERTICES: Final = 64
 """A hand has 61 unknowns with its place; fewer vertices than that are held by priors only."""
 
 _TILE = 16
-"""Frames in one run of the solver; a constant, so that a frame's bits depend on no batch."""
+"""Frames that a device runs together; a constant, so that a frame's bits depend on no batch."""
 
 _ITERATIONS = 12
 _LAST_STEP = 2e-4
@@ -84,12 +86,16 @@ def initialise_from_vertices(
 
     orient, pose, wrist = _from_parts(hands, target, weight)
     betas = np.zeros((*wrist.shape[:-1], hands.num_betas))
-    start = [np.asarray(x, np.float32) for x in (orient, pose, betas, wrist, target, weight)]
+    start = tuple(np.asarray(x, np.float32) for x in (orient, pose, betas, wrist, target, weight))
+    devices = tuple(jax.local_devices())
+    program = _on_devices(devices)
     parts = []
-    for first in range(0, len(target), _TILE):
-        rows = np.minimum(np.arange(first, first + _TILE), len(target) - 1)
-        fitted = _gauss_newton(hands, *(x[rows] for x in start))
-        parts.append([np.asarray(x)[: len(target) - first] for x in fitted])
+    for frames, batch in batches(start, _TILE * len(devices)):
+        *given, weight = batch
+        # What fills a batch has no vertices: it is done at once.
+        weight = weight * (np.arange(len(weight)) < frames)[:, None, None]
+        fitted = program(hands, *given, weight)
+        parts.append([np.asarray(x)[:frames] for x in fitted])
     orient, pose, betas, wrist = (
         np.concatenate(x).astype(np.float64) for x in zip(*parts, strict=True)
     )
@@ -142,10 +148,20 @@ def _from_parts(
     return axis_angle[..., 0, :], axis_angle[..., 1:, :], wrist
 
 
+@lru_cache(maxsize=8)
+def _on_devices(devices: tuple[Any, ...]) -> Callable:
+    """Every device fits a tile of its own, also where there is nothing for it to do."""
+    mesh = Mesh(np.array(devices), ("frames",))
+    everywhere, by_frame = PartitionSpec(), PartitionSpec("frames")
+    specs = (everywhere, *[by_frame] * 6)
+    return jax.jit(
+        jax.shard_map(_gauss_newton, mesh=mesh, in_specs=specs, out_specs=by_frame, check_vma=False)
+    )
+
+
 _FULL = jax.lax.Precision.HIGHEST
 
 
-@jax.jit
 def _gauss_newton(
     hands: Hands,
     orient: Float[Array, "B 2 3"],
@@ -248,8 +264,8 @@ def _solve(hessian: Array, gradient: Array, damping: Array) -> Array:
     scale = jax.lax.rsqrt(jnp.maximum(jnp.diagonal(hessian, axis1=-2, axis2=-1), 1e-12))
     scaled = hessian * scale[..., :, None] * scale[..., None, :]
     identity = jnp.eye(hessian.shape[-1], dtype=hessian.dtype)
-    factor = jnp.linalg.cholesky(scaled + (1e-6 + damping[..., None, None]) * identity)
-    return cho_solve((factor, True), -(gradient * scale)[..., None])[..., 0] * scale
+    regular = scaled + (1e-6 + damping[..., None, None]) * identity
+    return solve_definite(regular, -(gradient * scale)) * scale
 
 
 def _transposed_jacobian(

@@ -14,7 +14,6 @@ from typing import Final
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.linalg import cho_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from fitting.best_iterate import (
@@ -25,6 +24,7 @@ from fitting.best_iterate import (
     selection_score,
     start_best,
 )
+from fitting.definite import solve_definite
 from fitting.parameters import step_size_of_fields
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
@@ -32,7 +32,7 @@ from objectives.collision import CollisionEngine, Search
 from objectives.collision_terms import COLLISION_TERMS, search_collisions
 from objectives.gauss_newton import column_fields, normal_equations, retract
 from objectives.problem import Observations, TwoHandParams
-from objectives.total import TERMS, Objective, Priors, objective_energies
+from objectives.total import Objective, Priors, objective_energies
 
 _FIRST_DAMPING: Final = 1e-3
 """Relative to the Hessian's diagonal."""
@@ -74,21 +74,19 @@ class LMShape:
 def lm_program(strategy: Strategy, stage: Stage) -> tuple[LMNumbers, LMShape]:
     """Split a stage into its numbers (traced) and its shape (static).
 
-    Every stage of a strategy that this solver runs has the terms of all of them, and those that do
-    not act in it have no weight or an infinite scale: one program serves for all, compiled once.
+    Every stage of a strategy has the terms of all of them, and those that do not act in it have no
+    weight or an infinite scale: one program serves for all, compiled once.
     """
-    stages = [s for s in strategy.stages if s.solver == "lm"]
     rule = stage.acceptance
-    weighed = {term for s in stages for term, weight in s.weights.items() if weight > 0}
     objective = strategy.objective(
-        {term: stage.weights.get(term, 0.0) for term in TERMS if term in weighed},
-        {term for s in stages for term in s.likelihoods},
+        {term: stage.weights.get(term, 0.0) for term in strategy.weighed},
+        {term for s in strategy.stages for term in s.likelihoods},
     )
     scales = {
         term: scale if term in stage.likelihoods else jnp.float32(jnp.inf)
         for term, scale in objective.scales.scale.items()
     }
-    annealed = {term for s in stages for term in s.anneal}
+    annealed = {term for s in strategy.stages for term in s.anneal}
     looks_at = {t for t, weight in stage.weights.items() if weight > 0}
     looks_at |= {*stage.likelihoods, *rule.select_by, *rule.max_ratio}
     numbers = LMNumbers(
@@ -257,22 +255,4 @@ def _solve(
     identity = jnp.eye(hessian.shape[-1], dtype=hessian.dtype)
     scaled = hessian * scale[..., :, None] * scale[..., None, :]
     fixed = jnp.where(acts, damping[..., None], 1.0)
-    return scale * _solve_definite(scaled + fixed[..., None] * identity, -(gradient * scale))
-
-
-def _solve_definite(
-    matrix: Float[Array, "batch P P"], vector: Float[Array, "batch P"]
-) -> Float[Array, "batch P"]:
-    """By Cholesky; NaN where a matrix is not positive definite."""
-
-    def solve(inputs: tuple[Array, Array]) -> Array:
-        matrix, vector = inputs
-        factor = jnp.linalg.cholesky(matrix)
-        return cho_solve((factor, True), vector[..., None])[..., 0]
-
-    if jax.default_backend() != "cpu":
-        return solve((matrix, vector))
-    # JAX's LAPACK kernels share a batch out to the threads that also run the devices' programs,
-    # and wait: with a device a thread all of them wait for ever (jaxlib 0.10.2, seen in the
-    # stacks of threads in ParallelBatchMap). A single matrix is not shared out.
-    return jax.lax.map(solve, (matrix, vector))
+    return scale * solve_definite(scaled + fixed[..., None] * identity, -(gradient * scale))

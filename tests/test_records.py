@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import collision_engines
+from experiments import collision_engines, map_page
 from experiments.records import Metric, Record, markdown_table, provenance, read_record
 
 ROOT = Path(__file__).parent.parent
@@ -63,3 +63,8 @@ def test_the_page_of_collision_engines_is_its_record():
         read_record(ROOT / path) for path in (collision_engines.RECORD, collision_engines.FITS)
     ]
     assert (ROOT / "docs" / "collision.md").read_text() == collision_engines.page(*records)
+
+
+def test_the_page_of_map_is_its_records():
+    records = {name: read_record(ROOT / path) for name, path in map_page.RECORDS.items()}
+    assert (ROOT / "docs" / "map.md").read_text() == map_page.page(records)

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final, Literal, get_args, get_origin
+from typing import Any, Final, Literal
 
 import jax.numpy as jnp
 import tomli_w
 
 from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
+from fitting.toml_tables import check_names, from_table
 from objectives.collision import CollisionEngine
 from objectives.gauss_newton import UNSUPPORTED
 from objectives.joint_limits import AngleFrame
@@ -183,7 +184,7 @@ def strategy_from_toml(text: str, *, origin: str = "strategy") -> Strategy:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StrategyError(f"{origin}: not valid TOML: {error}") from error
-    return _build(Strategy, data, origin)
+    return from_table(Strategy, data, origin, StrategyError)
 
 
 def strategy_to_toml(strategy: Strategy) -> str:
@@ -221,7 +222,7 @@ def override(strategy: Strategy, settings: Iterable[str]) -> Strategy:
             raise StrategyError(f"--set {setting}: name a field of the stage, as in NAME.weights.X")
         for target in targets:
             _set(target, keys, value, setting)
-    return _build(Strategy, data, "--set")
+    return from_table(Strategy, data, "--set", StrategyError)
 
 
 def selecting_by_energy(strategy: Strategy) -> Strategy:
@@ -266,50 +267,6 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _build(kind: type, data: Mapping[str, Any], where: str) -> Any:
-    """Make a dataclass of a TOML table, refusing unknown keys and wrong types by name."""
-    known = {f.name: f for f in dataclasses.fields(kind)}
-    for key in data:
-        if key not in known:
-            raise StrategyError(f"{where}: unknown key {key!r}; known: {_listed(known)}")
-    values = {}
-    for name, f in known.items():
-        if name in data:
-            values[name] = _convert(f.type, data[name], f"{where}: {name}")
-        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
-            raise StrategyError(f"{where}: missing key {name!r}")
-    return kind(**values)
-
-
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind is Acceptance:
-        return _build(Acceptance, _expect(value, dict, where), where)
-    if kind == tuple[Stage, ...]:
-        stages = _expect(value, (list, tuple), where)
-        return tuple(_build(Stage, s, f"{where}[{i}]") for i, s in enumerate(stages))
-    if kind == tuple[str, ...]:
-        items = _expect(value, (list, tuple), where)
-        return tuple(_expect(item, str, where) for item in items)
-    if kind == dict[str, Kernel]:
-        table = _expect(value, dict, where)
-        return {k: _convert(Kernel, v, f"{where}.{k}") for k, v in table.items()}
-    if kind == dict[str, float]:
-        table = _expect(value, dict, where)
-        return {k: float(_expect(v, (int, float), f"{where}.{k}")) for k, v in table.items()}
-    if get_origin(kind) is Literal:
-        _check_names([_expect(value, str, where)], get_args(kind), where)
-        return value
-    return _expect(value, int if kind is int else str, where)
-
-
-def _expect(value: Any, kind: type | tuple[type, ...], where: str) -> Any:
-    if not isinstance(value, kind) or isinstance(value, bool):
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        names = " or ".join(k.__name__ for k in kinds)
-        raise StrategyError(f"{where}: expected {names}, found {value!r}")
-    return value
-
-
 def _validate(strategy: Strategy) -> None:
     where = f"strategy {strategy.name!r}"
     if not strategy.stages:
@@ -321,9 +278,9 @@ def _validate(strategy: Strategy) -> None:
     if reserved:
         raise StrategyError(f"{where}: a stage cannot be called {_listed(reserved)}")
     _check_weights(strategy.report_weights, f"{where}: report_weights")
-    _check_names(strategy.scales, SCALE_UNITS, f"{where}: scales")
-    _check_names(strategy.kernels, SCALE_UNITS, f"{where}: kernels")
-    _check_names(strategy.knees, SCALE_UNITS, f"{where}: knees")
+    _check(strategy.scales, SCALE_UNITS, f"{where}: scales")
+    _check(strategy.kernels, SCALE_UNITS, f"{where}: kernels")
+    _check(strategy.knees, SCALE_UNITS, f"{where}: knees")
     for table in ("scales", "knees"):
         _check_numbers(getattr(strategy, table), f"{where}: {table}", positive=True)
     _check_likelihoods(strategy, strategy.report_likelihoods, f"{where}: report_likelihoods")
@@ -338,14 +295,14 @@ def _validate(strategy: Strategy) -> None:
 def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
     if not stage.step_sizes:
         raise StrategyError(f"{where}: step_sizes is empty: it would free no parameter group")
-    _check_names(stage.step_sizes, PARAMETER_GROUPS, f"{where}: step_sizes")
+    _check(stage.step_sizes, PARAMETER_GROUPS, f"{where}: step_sizes")
     _check_numbers(stage.step_sizes, f"{where}: step_sizes")
     _check_weights(stage.weights, f"{where}: weights")
     _check_likelihoods(strategy, stage.likelihoods, f"{where}: likelihoods")
     if not stage.weights and not stage.likelihoods:
         raise StrategyError(f"{where}: no term acts: name some in weights or likelihoods")
-    _check_names(stage.acceptance.select_by, TERMS, f"{where}: acceptance.select_by")
-    _check_names(stage.acceptance.max_ratio, TERMS, f"{where}: acceptance.max_ratio")
+    _check(stage.acceptance.select_by, TERMS, f"{where}: acceptance.select_by")
+    _check(stage.acceptance.max_ratio, TERMS, f"{where}: acceptance.max_ratio")
     _check_numbers(stage.acceptance.max_ratio, f"{where}: acceptance.max_ratio")
     every = stage.acceptance.every
     if every < 1:
@@ -366,7 +323,7 @@ def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
 def _validate_lm(strategy: Strategy, stage: Stage, where: str) -> None:
     if stage.iterations < 1:
         raise StrategyError(f"{where}: iterations: expected at least 1, found {stage.iterations}")
-    _check_names(stage.anneal, stage.likelihoods, f"{where}: anneal")
+    _check(stage.anneal, stage.likelihoods, f"{where}: anneal")
     _check_numbers(stage.anneal, f"{where}: anneal", positive=True)
     for term in UNSUPPORTED:
         if stage.weights.get(term):
@@ -381,12 +338,12 @@ def _validate_lm(strategy: Strategy, stage: Stage, where: str) -> None:
 
 
 def _check_weights(weights: Mapping[str, float], where: str) -> None:
-    _check_names(weights, [term for term in TERMS if term not in SCALED_ONLY], where)
+    _check(weights, [term for term in TERMS if term not in SCALED_ONLY], where)
     _check_numbers(weights, where)
 
 
 def _check_likelihoods(strategy: Strategy, terms: Iterable[str], where: str) -> None:
-    _check_names(terms, SCALE_UNITS, where)
+    _check(terms, SCALE_UNITS, where)
     for term in terms:
         if term not in strategy.scales:
             raise StrategyError(
@@ -394,10 +351,8 @@ def _check_likelihoods(strategy: Strategy, terms: Iterable[str], where: str) -> 
             )
 
 
-def _check_names(names: Iterable[str], known: Iterable[str], where: str) -> None:
-    for name in names:
-        if name not in known:
-            raise StrategyError(f"{where}: unknown {name!r}; known: {_listed(known)}")
+def _check(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    check_names(names, known, where, StrategyError)
 
 
 def _check_numbers(table: Mapping[str, float], where: str, *, positive: bool = False) -> None:

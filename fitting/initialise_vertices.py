@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
 from fitting.batches import batches
@@ -87,14 +87,14 @@ def initialise_from_vertices(
     orient, pose, wrist = _from_parts(hands, target, weight)
     betas = np.zeros((*wrist.shape[:-1], hands.num_betas))
     start = tuple(np.asarray(x, np.float32) for x in (orient, pose, betas, wrist, target, weight))
-    devices = tuple(jax.local_devices())
-    program = _on_devices(devices)
+    mesh = Mesh(np.array(jax.local_devices()), ("frames",))
+    everywhere = jax.device_put(hands, NamedSharding(mesh, PartitionSpec()))
+    program = _on_devices(mesh)
     parts = []
-    for frames, batch in batches(start, _TILE * len(devices)):
-        *given, weight = batch
+    for frames, (*given, counts) in batches(start, _TILE * mesh.size):
         # What fills a batch has no vertices: it is done at once.
-        weight = weight * (np.arange(len(weight)) < frames)[:, None, None]
-        fitted = program(hands, *given, weight)
+        counts = counts * (np.arange(len(counts)) < frames)[:, None, None]
+        fitted = program(everywhere, *given, counts)
         parts.append([np.asarray(x)[:frames] for x in fitted])
     orient, pose, betas, wrist = (
         np.concatenate(x).astype(np.float64) for x in zip(*parts, strict=True)
@@ -149,9 +149,8 @@ def _from_parts(
 
 
 @lru_cache(maxsize=8)
-def _on_devices(devices: tuple[Any, ...]) -> Callable:
+def _on_devices(mesh: Mesh) -> Callable:
     """Every device fits a tile of its own, also where there is nothing for it to do."""
-    mesh = Mesh(np.array(devices), ("frames",))
     everywhere, by_frame = PartitionSpec(), PartitionSpec("frames")
     specs = (everywhere, *[by_frame] * 6)
     return jax.jit(

@@ -30,7 +30,7 @@ from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
 from objectives.collision import CollisionEngine, Search
 from objectives.collision_terms import COLLISION_TERMS, search_collisions
-from objectives.gauss_newton import column_fields, normal_equations, retract
+from objectives.gauss_newton import UNSUPPORTED, column_fields, normal_equations, retract
 from objectives.problem import Observations, TwoHandParams
 from objectives.total import Objective, Priors, objective_energies
 
@@ -74,19 +74,26 @@ class LMShape:
 def lm_program(strategy: Strategy, stage: Stage) -> tuple[LMNumbers, LMShape]:
     """Split a stage into its numbers (traced) and its shape (static).
 
-    Every stage of a strategy has the terms of all of them, and those that do not act in it have no
-    weight or an infinite scale: one program serves for all, compiled once.
+    Every stage of a strategy that this solver runs has the terms of all of them, and those that do
+    not act in it have no weight or an infinite scale: with one rule of acceptance, one program
+    serves for all.
     """
+    stages = [s for s in strategy.stages if s.solver == "lm"]
     rule = stage.acceptance
     objective = strategy.objective(
-        {term: stage.weights.get(term, 0.0) for term in strategy.weighed},
-        {term for s in strategy.stages for term in s.likelihoods},
+        {
+            term: stage.weights.get(term, 0.0)
+            for term in strategy.weighed
+            # With a weight of zero everywhere too, so that switching one off compiles nothing.
+            if term not in UNSUPPORTED and any(term in s.weights for s in stages)
+        },
+        {term for s in stages for term in s.likelihoods},
     )
     scales = {
         term: scale if term in stage.likelihoods else jnp.float32(jnp.inf)
         for term, scale in objective.scales.scale.items()
     }
-    annealed = {term for s in strategy.stages for term in s.anneal}
+    annealed = {term for s in stages for term in s.anneal}
     looks_at = {t for t, weight in stage.weights.items() if weight > 0}
     looks_at |= {*stage.likelihoods, *rule.select_by, *rule.max_ratio}
     numbers = LMNumbers(

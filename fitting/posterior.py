@@ -18,10 +18,10 @@ from typing import Final
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float, Float32
 
 from fitting.batches import batches
+from fitting.definite import cholesky, solve_factored, solve_lower
 from fitting.parameters import step_size_of_fields
 from fitting.strategy import Strategy, StrategyError
 from mano_jax.derivatives import articulate, joints_with_jacobian
@@ -138,7 +138,7 @@ class Factor:
     which nothing depends, are a block of their own and get no covariance.
     """
 
-    cholesky: Float[Array, "*batch P P"]
+    lower: Float[Array, "*batch P P"]
     scale: Float[Array, "*batch P"]
 
     @classmethod
@@ -150,19 +150,19 @@ class Factor:
         scaled = hessian * scale[..., :, None] * scale[..., None, :]
         held = jnp.where(acts, _JITTER, 1.0)
         identity = jnp.eye(hessian.shape[-1], dtype=hessian.dtype)
-        return cls(jnp.linalg.cholesky(scaled + held[..., None] * identity), scale)
+        return cls(cholesky(scaled + held[..., None] * identity), scale)
 
     def covariance(self) -> Float[Array, "*batch P P"]:
         """The inverse of the Hessian."""
-        size = self.cholesky.shape[-1]
-        identity = jnp.broadcast_to(jnp.eye(size, dtype=self.scale.dtype), self.cholesky.shape)
-        inverse = cho_solve((self.cholesky, True), identity)
+        size = self.lower.shape[-1]
+        identity = jnp.broadcast_to(jnp.eye(size, dtype=self.scale.dtype), self.lower.shape)
+        inverse = solve_factored(self.lower, identity)
         return inverse * self.scale[..., :, None] * self.scale[..., None, :]
 
     def deviations(self, rows: Float[Array, "*batch R P"]) -> Float[Array, "*batch R"]:
         """Standard deviations of linear functions, rows . parameters."""
         rows = jnp.swapaxes(rows * self.scale[..., None, :], -1, -2)
-        whitened = solve_triangular(self.cholesky, rows, lower=True)
+        whitened = solve_lower(self.lower, rows)
         return jnp.sqrt(jnp.sum(whitened**2, axis=-2))
 
 

@@ -304,6 +304,12 @@ def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
     _check(stage.acceptance.select_by, TERMS, f"{where}: acceptance.select_by")
     _check(stage.acceptance.max_ratio, TERMS, f"{where}: acceptance.max_ratio")
     _check_numbers(stage.acceptance.max_ratio, f"{where}: acceptance.max_ratio")
+    judged = {*stage.acceptance.select_by, *stage.acceptance.max_ratio}
+    if "contact" in judged and "contact" not in strategy.weighed:
+        raise StrategyError(
+            f"{where}: acceptance: 'contact' looks farther than a search without it: name it in "
+            "weights, if only with 0"
+        )
     every = stage.acceptance.every
     if every < 1:
         raise StrategyError(f"{where}: acceptance.every: expected at least 1, found {every}")

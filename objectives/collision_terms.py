@@ -47,8 +47,8 @@ def search_collisions(
 
     if wanted is None:
         return fresh()
-    batch, count = observations.hand_valid.shape, hands.v_template.shape[-2]
-    return jax.lax.cond(wanted, fresh, lambda: collision.nothing_found((*batch, count)))
+    by_vertex = (*observations.hand_valid.shape, hands.v_template.shape[-2])
+    return jax.lax.cond(wanted, fresh, lambda: collision.nothing_found(by_vertex))
 
 
 def collision_energies(

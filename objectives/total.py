@@ -91,7 +91,8 @@ class Objective:
     """Which terms act, and how: by a weight on their mean, or by a scale as a likelihood.
 
     E = sum of weight times energy + sum of scaled energies. Numbers are traced, so that changing
-    them compiles nothing; which terms act is static.
+    them compiles nothing; which terms there are is static. A weight of zero or an infinite scale
+    silences a term.
     """
 
     weights: dict[str, Float[Array, ""]]

@@ -204,8 +204,36 @@ def test_stages_share_a_program(strategy):
     """Whatever their terms: what is traced has one structure, what is static one value."""
     programs = [lm_program(strategy, stage) for stage in strategy.stages]
     acting = [{*s.likelihoods, *(t for t, w in s.weights.items() if w)} for s in strategy.stages]
-    assert acting[0] != acting[1] or acting[1] != acting[2]
+    assert len({frozenset(terms) for terms in acting}) > 1
     assert len({(jax.tree.structure(numbers), shape) for numbers, shape in programs}) == 1
+
+
+def test_collisions_are_looked_for_where_they_act():
+    strategy = paper_by_this_solver()
+    judging = override(
+        strategy, ["stages.weights.collision=0", "stages.acceptance.max_ratio={collision=1}"]
+    )
+    silent = override(judging, ["stages.acceptance.max_ratio={}"])
+    for plan, looks in (
+        (load_strategy("map"), [False, True]),
+        (strategy, [True] * 4),
+        (judging, [True] * 4),
+        (silent, [False] * 4),
+    ):
+        numbers = [lm_program(plan, stage)[0] for stage in plan.stages]
+        assert [bool(n.searching) for n in numbers] == looks
+
+
+def test_terms_of_other_stages_do_nothing(fit, interactions, joints_only):
+    """Contacts where the scale is infinite: the frames go through each other undisturbed."""
+    preset = load_strategy("map")
+    both = replace(preset, stages=(preset.stages[0], replace(preset.stages[1], iterations=1)))
+    still = override(both, ["contacts.step_sizes={translation=0}"])
+    still = replace(still, report_likelihoods=joints_only.report_likelihoods)
+    alone, together = fit(interactions[1], joints_only), fit(interactions[1], still)
+    for name in ("global_orient", "hand_pose", "betas", "relative_transl", "weak_camera"):
+        found, expected = (getattr(r.predictions, name) for r in (together, alone))
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3, err_msg=name)
 
 
 def test_two_devices_to_rounding(hands, fit, interactions, joints_only):

@@ -74,13 +74,13 @@ def make_interactions(
         rng = np.random.default_rng([seed, number, _TRUTH])
         return draw_truth(hands, surface, rng, contact_type(number))
 
-    # NumPy and SciPy let other threads run for about half of what a frame takes.
-    pool = ThreadPoolExecutor(os.cpu_count())
+    # NumPy and SciPy let other threads run for about half of what a frame takes: more are no use.
+    pool = ThreadPoolExecutor(min(3, os.cpu_count() or 1))
     try:
         drawn = pool.map(draw, range(frames))
         truths = list(tqdm(drawn, total=frames, unit="frame", disable=not progress))
     finally:
-        # Who interrupts does not wait for frames that have not begun.
+        # Who interrupts waits for the frames under way, not for those that have not begun.
         pool.shutdown(cancel_futures=True)
 
     names, starts, exact, noisy = [], [], [], []
@@ -112,7 +112,8 @@ def predicted_again(
     """What a regressor and a detector say of these frames, drawn anew.
 
     A true frame that is there several times is predicted several times: figures over many draws
-    need not wait for as many interactions.
+    need not wait for as many interactions. The frames get no names, for they may be the same.
+    `make_interactions` of the same seed draws the same errors for its frames.
 
     Args:
         hands: the model of the truth.
@@ -133,7 +134,7 @@ def predicted_again(
         )
         starts.append(start)
         noisy.append(seen)
-    return TwoHandPredictions(**stack(starts), **_stack(noisy), frame_id=truth.frame_id)
+    return TwoHandPredictions(**stack(starts), **_stack(noisy))
 
 
 def _predicted(

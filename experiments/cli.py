@@ -337,6 +337,29 @@ class BenchmarkSheet:
 
 
 @dataclass(frozen=True)
+class Ablate:
+    """Compare settings: what every term, weight, stage or solver buys.
+
+    The same command goes on where it was interrupted.
+    """
+
+    spec: Positional[Path]
+    """What to compare (.toml): docs/ablation.md says how it is written."""
+    out: Path
+    """Folder for results.jsonl, tables, pictures and report.html."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    no_pictures: bool = False
+    """Draw none; they need the `plots` extra."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import ablate
+
+        ablate(self.spec, self.out, hands_path=self.hands, pictures=not self.no_pictures)
+
+
+@dataclass(frozen=True)
 class BenchmarkCommand:
     """Synthetic data with known truth."""
 
@@ -484,6 +507,7 @@ Command = (
     | Annotated[Check, subcommand("check")]
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[BenchmarkCommand, subcommand("benchmark")]
+    | Annotated[Ablate, subcommand("ablate")]
     | Annotated[Overlay, subcommand("overlay")]
     | Annotated[StrategyCommand, subcommand("strategy")]
     | Annotated[HandsCommand, subcommand("hands")]

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.ablation import cells, read_spec, run_cells, write_report
+from experiments.ablation.run import RESULTS
 from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmark
 from experiments.benchmark.measure import posed
 from experiments.benchmark.sheet import draw_pairs, widest_views
@@ -255,6 +257,18 @@ def hands_export(out: Path, *, hands_path: Path | None = None, force: bool = Fal
     print(source.summary())
     for path in export_hands(right, left, out, overwrite=force):
         print(f"wrote {path}")
+
+
+def ablate(path: Path, out: Path, *, hands_path: Path | None = None, pictures: bool = True) -> None:
+    """Run an ablation, or what is left of it; print its table and write its report."""
+    spec = read_spec(path)
+    plan = cells(spec)
+    hands, source = open_hands(hands_path)
+    print(f"{spec.question}\n{len(plan)} fits of {spec.frames} frames")
+    results = run_cells(spec, hands, out, hand_model=source.fingerprint, progress=True)
+    written = write_report(spec, results, out, pictures=pictures)
+    print((out / "table.txt").read_text())
+    print(f"in {out}: {', '.join([RESULTS, *(p.name for p in written)])}")
 
 
 def open_hands(path: Path | None) -> tuple[Hands, HandSource]:

@@ -231,8 +231,7 @@ def _fit_batch(
     start, observations = jax.device_put(
         (start, observations), NamedSharding(mesh, PartitionSpec("frames"))
     )
-    reported = {term: weight for term, weight in strategy.report_weights.items() if weight > 0}
-    objective = strategy.objective(reported, strategy.report_likelihoods)
+    objective = strategy.objective(strategy.report_weights, strategy.report_likelihoods)
     evaluate = _evaluator(mesh)
     before = evaluate(hands, priors, start, observations, objective)
     params = start

@@ -1,0 +1,221 @@
+"""What the fits of an ablation amount to: a line a row, means over the frames of all seeds."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from experiments.ablation.run import Result
+from experiments.ablation.spec import AS_IT_IS, Spec
+from experiments.records import markdown_table
+from fitting.evaluation_summary import LEVEL, Interval, bootstrap_means
+from fitting.metric_table import METRICS
+
+BEFORE: Final = "before"
+"""The line of the predictions themselves."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of settings of one strategy on one kind of data."""
+
+    data: str
+    strategy: str
+    row: str
+    frames: int
+    """Frames of all seeds."""
+    mean: dict[str, Interval]
+    """Mean of each metric, and its bootstrap interval."""
+    change: dict[str, Interval]
+    """Minus the same strategy as it is, frame by frame; empty for that one and for `before`."""
+    kept: int
+    """Frames that were given back as they came."""
+
+    @property
+    def name(self) -> str:
+        """Strategy and row."""
+        return self.row if self.row == BEFORE else f"{self.strategy}: {self.row}"
+
+    def differs(self, metric: str) -> bool:
+        """Whether the interval of the change leaves zero out."""
+        change = self.change.get(metric)
+        return change is not None and (change.low > 0 or change.high < 0)
+
+
+def summarise(spec: Spec, results: Sequence[Result]) -> list[Line]:
+    """The lines of an ablation, those of each kind of data after its `before`."""
+    found = []
+    for data in dict.fromkeys(r.data for r in results):
+        here = [r for r in results if r.data == data]
+        first = [r for r in here if (r.strategy, r.row) == (here[0].strategy, here[0].row)]
+        before = _values(spec, first, before=True)
+        found.append(_line(spec, data, "", BEFORE, before, None, 0))
+        for strategy in dict.fromkeys(r.strategy for r in here):
+            of_row = {
+                row: [r for r in here if (r.strategy, r.row) == (strategy, row)]
+                for row in dict.fromkeys(r.row for r in here if r.strategy == strategy)
+            }
+            base = _values(spec, of_row[AS_IT_IS])
+            for row, some in of_row.items():
+                against = None if row == AS_IT_IS else base
+                kept = sum(r.status["kept_input"] for r in some)
+                found.append(_line(spec, data, strategy, row, _values(spec, some), against, kept))
+    return found
+
+
+def as_text(spec: Spec, lines: Sequence[Line]) -> str:
+    """Aligned columns; a star marks what differs from the strategy as it is."""
+    header = ["", *(_title(m) for m in spec.metrics), "given back"]
+    blocks = []
+    for data in dict.fromkeys(line.data for line in lines):
+        rows = [header] + [
+            [line.name, *(_cell(line, m) for m in spec.metrics), str(line.kept)]
+            for line in lines
+            if line.data == data
+        ]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+        blocks.append(
+            "\n".join(
+                [f"{data}: mean of {_frames(lines, data)} frames, {100 * LEVEL:.0f} % interval"]
+                + [
+                    "  ".join(
+                        cell.ljust(width) if i == 0 else cell.rjust(width)
+                        for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+                    ).rstrip()
+                    for row in rows
+                ]
+            )
+        )
+    return "\n\n".join([*blocks, f"* differs from the strategy {AS_IT_IS}, frame by frame"])
+
+
+def as_markdown(spec: Spec, lines: Sequence[Line]) -> str:
+    """A Markdown table for each kind of data."""
+    blocks = []
+    for data in dict.fromkeys(line.data for line in lines):
+        rows = {
+            line.name: {
+                **{_title(m): _cell(line, m) for m in spec.metrics},
+                "given back": line.kept,
+            }
+            for line in lines
+            if line.data == data
+        }
+        corner = f"{data}, {_frames(lines, data)} frames"
+        blocks.append(markdown_table(rows, corner=corner, show=str))
+    return "\n\n".join(blocks)
+
+
+def as_csv(spec: Spec, lines: Sequence[Line]) -> str:
+    """A row a line, means and intervals in columns of their own."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    parts = ("", "_low", "_high", "_change", "_change_low", "_change_high")
+    header = [f"{m}{part}" for m in spec.metrics for part in parts]
+    writer.writerow(["data", "strategy", "row", "frames", "kept_input", *header])
+    for line in lines:
+        numbers = []
+        for metric in spec.metrics:
+            for interval in (line.mean[metric], line.change.get(metric)):
+                numbers += (
+                    ["", "", ""]
+                    if interval is None
+                    else [f"{x:.6g}" for x in (interval.mean, interval.low, interval.high)]
+                )
+        writer.writerow([line.data, line.strategy, line.row, line.frames, line.kept, *numbers])
+    return text.getvalue()
+
+
+def as_latex(spec: Spec, lines: Sequence[Line]) -> str:
+    """A tabular for each kind of data, for the package booktabs."""
+    blocks = []
+    for data in dict.fromkeys(line.data for line in lines):
+        body = [
+            " & ".join(
+                [_escaped(line.name)]
+                + [
+                    f"${_number(i.mean)}_{{\\,{_number(i.low)}}}^{{\\,{_number(i.high)}}}$"
+                    for i in (line.mean[m] for m in spec.metrics)
+                ]
+            )
+            + r" \\"
+            for line in lines
+            if line.data == data
+        ]
+        titles = " & ".join([_escaped(data), *(_escaped(_title(m)) for m in spec.metrics)])
+        blocks.append(
+            "\n".join(
+                [
+                    rf"\begin{{tabular}}{{l{'r' * len(spec.metrics)}}}",
+                    r"\toprule",
+                    rf"{titles} \\",
+                    r"\midrule",
+                    *body,
+                    r"\bottomrule",
+                    r"\end{tabular}",
+                ]
+            )
+        )
+    return "\n\n".join(blocks) + "\n"
+
+
+def _values(spec: Spec, results: Sequence[Result], *, before: bool = False) -> np.ndarray:
+    """(frames of all seeds, metrics); NaN where there is nothing to measure."""
+    tables = [r.before if before else r.metrics for r in results]
+    columns = [[x for table in tables for x in table[metric]] for metric in spec.metrics]
+    return np.array(columns, np.float64).T
+
+
+def _line(
+    spec: Spec,
+    data: str,
+    strategy: str,
+    row: str,
+    values: np.ndarray,
+    base: np.ndarray | None,
+    kept: int,
+) -> Line:
+    count = len(spec.metrics)
+    together = values if base is None else np.concatenate([values, values - base], axis=1)
+    means = bootstrap_means(together)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.nanpercentile(means, [tail, 100 - tail], axis=0)
+    intervals = [
+        Interval(float(np.nanmean(together[:, i])), float(low[i]), float(high[i]))
+        for i in range(together.shape[1])
+    ]
+    return Line(
+        data=data,
+        strategy=strategy,
+        row=row,
+        frames=len(values),
+        mean=dict(zip(spec.metrics, intervals[:count], strict=True)),
+        change=dict(zip(spec.metrics, intervals[count:], strict=True)) if base is not None else {},
+        kept=kept,
+    )
+
+
+def _title(metric: str) -> str:
+    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
+
+
+def _cell(line: Line, metric: str) -> str:
+    mean, star = line.mean[metric], "*" if line.differs(metric) else ""
+    return f"{_number(mean.mean)}{star} [{_number(mean.low)}, {_number(mean.high)}]"
+
+
+def _number(value: float) -> str:
+    return "-" if not np.isfinite(value) else f"{value:.{2 if abs(value) >= 1 else 3}f}"
+
+
+def _frames(lines: Sequence[Line], data: str) -> int:
+    return next(line.frames for line in lines if line.data == data)
+
+
+def _escaped(text: str) -> str:
+    for character in "&%$#_{}":
+        text = text.replace(character, f"\\{character}")
+    return text

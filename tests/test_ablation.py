@@ -169,7 +169,11 @@ def test_means_are_over_the_frames_of_all_seeds(spec, done):
     assert not lines[AS_IT_IS].change
 
     worse = [
-        replace(r, row="worse", metrics={k: [x + 1.0 for x in v] for k, v in r.metrics.items()})
+        replace(
+            r,
+            row="worse",
+            metrics={k: list(np.array(v, float) + 1.0) for k, v in r.metrics.items()},
+        )
         for r in base
     ]
     shifted = next(line for line in summarise(spec, [*base, *worse]) if line.row == "worse")
@@ -215,4 +219,5 @@ def test_a_file_with_truth(spec, hands, done, tmp_path):
     assert found.data == "files" and len(found.metrics["mpjpe"]) == 3
     _, results = done
     # The same frames as the synthetic ones, to the rounding of a file.
-    np.testing.assert_allclose(found.before["mpjpe"], results[0].before["mpjpe"], rtol=1e-3)
+    file, arrays = (np.array(r.before["mpjpe"], float) for r in (found, results[0]))
+    np.testing.assert_allclose(file, arrays, rtol=1e-3)

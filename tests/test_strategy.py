@@ -100,19 +100,19 @@ def test_settings_of_likelihoods_reach_their_field(setting, value):
 def test_an_objective_is_the_terms_in_order_with_their_numbers():
     """Kernels are squared and knees three unless the strategy says otherwise."""
     strategy = load_strategy("map")
-    likelihoods = ("predicted_pose", "joints_3d", "collision")
+    likelihoods = ("predicted_depth", "joints_3d", "collision")
     objective = strategy.objective({"finger_twist": 2.0}, likelihoods)
     assert objective.kernels == (
         ("collision", "pseudo_huber"),
         ("joints_3d", "geman_mcclure"),
-        ("predicted_pose", "squared"),
+        ("predicted_depth", "squared"),
     )
     assert {t: float(x) for t, x in objective.weights.items()} == {"finger_twist": 2.0}
     scales, knees = objective.scales.scale, objective.scales.knee
     assert scales.keys() == knees.keys() == set(likelihoods)
     assert float(scales["joints_3d"]) == pytest.approx(strategy.scales["joints_3d"])
     assert float(knees["joints_3d"]) == pytest.approx(strategy.knees["joints_3d"])
-    assert float(knees["predicted_pose"]) == DEFAULT_KNEE == 3.0
+    assert float(knees["predicted_depth"]) == DEFAULT_KNEE == 3.0
 
 
 @pytest.mark.parametrize(

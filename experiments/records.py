@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 import jax
 
+_NO_RECORDS = ":(exclude)experiments/results"
+
 Direction = Literal["lower", "higher", "neither"]
 """Which way is better."""
 
@@ -129,21 +131,28 @@ def provenance(module: str, *packages: str) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The program's commit, with `-dirty` where files differ from it; None without a repository."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    ]
+    """The program's commit, with `-dirty` where files differ from it; None without a repository.
+
+    Records do not count: one experiment after another writes its own.
+    """
+    folder = Path(__file__).parent
+    described = _git(folder, "rev-parse", "HEAD")
+    if described is None:
+        return None
+    changed = _git(
+        folder.parent, "status", "--porcelain", "--untracked-files=no", "--", ".", _NO_RECORDS
+    )
+    return f"{described}-dirty" if changed else described
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        described = subprocess.run(git, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
     except OSError:
         return None
-    return described.stdout.strip() if described.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def processor() -> str:

@@ -72,11 +72,10 @@ Means over {frames} frames, mm, of a seed on which nothing was tuned; penetratio
 
 {tables(solvers, noise)}
 
-Objective or solver? At 5 mm the table has each energy under both solvers. Under the other solver
-MPJPE is {other["map's energy by adam"] / other["map"]:.2f} times that of `map`, and
-{other["ihmr's energy by lm"] / other["ihmr"]:.2f} times that of `ihmr`, while `map` has
-{other["map"] / other["ihmr"]:.2f} times that of `ihmr`: the accuracy is the objective's. The speed
-is the solver's.
+Objective or solver? At 5 mm the table has each energy under both solvers. The other solver changes
+the MPJPE of `map`'s energy by a factor of {other["map's energy by adam"] / other["map"]:.2f},
+that of `ihmr`'s by {other["ihmr's energy by lm"] / other["ihmr"]:.2f}; the other energy, by
+{other["map"] / other["ihmr"]:.2f}: the accuracy is the objective's. The speed is the solver's.
 
 ## When an assumption is wrong
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments import collision_engines, map_page
+from experiments.benchmark import page as benchmark_page
 from experiments.records import Metric, Record, markdown_table, provenance, read_record
 
 ROOT = Path(__file__).parent.parent
@@ -68,3 +69,8 @@ def test_the_page_of_collision_engines_is_its_record():
 def test_the_page_of_map_is_its_records():
     records = {name: read_record(ROOT / path) for name, path in map_page.RECORDS.items()}
     assert (ROOT / "docs" / "map.md").read_text() == map_page.page(records)
+
+
+def test_the_page_of_the_benchmark_is_its_record():
+    record = read_record(ROOT / "experiments" / "results" / "benchmark_figures.json")
+    assert (ROOT / "docs" / "benchmark.md").read_text() == benchmark_page.page(record)

@@ -176,8 +176,8 @@ def blocks(parts: Iterable[str]) -> str:
 
 
 def as_read(value: float) -> str:
-    """Whole numbers whole, others in three figures."""
-    return f"{value:.0f}" if value == int(value) else f"{value:.3g}"
+    """Whole numbers whole, others in four figures, lest rounding meets a limit that they miss."""
+    return f"{value:.0f}" if value == int(value) else f"{value:.4g}"
 
 
 if __name__ == "__main__":

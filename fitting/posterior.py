@@ -12,7 +12,6 @@ too large rather than too small where they touch.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 import jax
@@ -91,10 +90,9 @@ def posterior(
     objective = likelihood_objective(strategy)
     free = free_columns(strategy, params.betas.shape[-1])
     priors = make_priors(hands, strategy.angle_frame)
-    program = _program()
     parts = []
     for frames, (at, seen) in batches((params, observations), CHUNK):
-        found = program(hands, priors, at, seen, objective, free)
+        found = _chunk_deviations(hands, priors, at, seen, objective, free)
         parts.append({name: np.asarray(x)[:frames] for name, x in found.items()})
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     skipped = ~np.any(observations.hand_valid, axis=-1)
@@ -202,12 +200,7 @@ def joint_rows(
     return with_tau(moved), with_tau(jnp.zeros_like(moved))
 
 
-@lru_cache(maxsize=1)
-def _program():
-    """The compiled part: deviations of one chunk."""
-    return jax.jit(_chunk_deviations)
-
-
+@jax.jit
 def _chunk_deviations(
     hands: Hands,
     priors: Priors,

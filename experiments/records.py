@@ -73,6 +73,14 @@ class Record:
                 table.setdefault(row, {})[column] = metric.value
         return table
 
+    def to_json(self) -> str:
+        """As JSON.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+
     def write(self, path: Path) -> None:
         """Write it as JSON.
 
@@ -80,7 +88,7 @@ class Record:
             ValueError: a value is not finite.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1, allow_nan=False) + "\n")
+        path.write_text(self.to_json())
 
 
 def read_record(path: Path) -> Record:

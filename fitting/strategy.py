@@ -8,7 +8,7 @@ sweep over weights or step sizes compiles once.
 
 import dataclasses
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -196,7 +196,8 @@ def override(strategy: Strategy, settings: Iterable[str]) -> Strategy:
     """Apply `path=value` settings, such as `finger_pose.weights.collision=2`.
 
     A path starts with a stage's name, with `stages` for all of them, or with a field of the
-    strategy; values are TOML, bare words strings.
+    strategy; values are TOML, bare words strings. `path*=factor` multiplies the number that is
+    there, in every stage that has it.
 
     Raises:
         StrategyError: a path that leads nowhere; the message lists what is there.
@@ -205,7 +206,8 @@ def override(strategy: Strategy, settings: Iterable[str]) -> Strategy:
     stages = {stage["name"]: stage for stage in data["stages"]}
     for setting in settings:
         path, equals, text = setting.partition("=")
-        keys = path.strip().split(".")
+        times = path.endswith("*")
+        keys = path.removesuffix("*").strip().split(".")
         if not equals or not all(keys):
             raise StrategyError(f"--set {setting}: expected PATH=VALUE")
         value = _toml_value(text.strip())
@@ -220,9 +222,23 @@ def override(strategy: Strategy, settings: Iterable[str]) -> Strategy:
             raise StrategyError(f"--set {setting}: {keys[0]!r} is none of {_listed(known)}")
         if not keys:
             raise StrategyError(f"--set {setting}: name a field of the stage, as in NAME.weights.X")
+        if times:
+            _multiply(targets, keys, value, setting)
+            continue
         for target in targets:
             _set(target, keys, value, setting)
     return from_table(Strategy, data, "--set", StrategyError)
+
+
+def with_stages(strategy: Strategy, names: Sequence[str]) -> Strategy:
+    """These stages of it, in this order.
+
+    Raises:
+        StrategyError: a stage that it does not have, or none at all.
+    """
+    stages = {stage.name: stage for stage in strategy.stages}
+    _check(names, stages, f"strategy {strategy.name!r}: stages")
+    return dataclasses.replace(strategy, stages=tuple(stages[name] for name in names))
 
 
 def selecting_by_energy(strategy: Strategy) -> Strategy:
@@ -258,6 +274,23 @@ def _set(target: dict, keys: list[str], value: Any, setting: str) -> None:
     if keys[-1] not in target and not is_open:
         raise StrategyError(f"--set {setting}: no field {keys[-1]!r}; there are {_listed(target)}")
     target[keys[-1]] = value
+
+
+def _multiply(targets: Iterable[dict], keys: list[str], factor: Any, setting: str) -> None:
+    found = []
+    for target in targets:
+        for key in keys[:-1]:
+            target = target.get(key, {}) if isinstance(target, dict) else {}
+        if isinstance(target, dict) and keys[-1] in target:
+            found.append(target)
+    if not found:
+        raise StrategyError(f"--set {setting}: there is no {'.'.join(keys)} to multiply")
+    for table in found:
+        there = table[keys[-1]]
+        for number in (there, factor):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise StrategyError(f"--set {setting}: expected two numbers, found {number!r}")
+        table[keys[-1]] = there * factor
 
 
 def _toml_value(text: str) -> Any:

@@ -7,10 +7,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from experiments.ablation.spec import AS_IT_IS, Spec
-from experiments.ablation.tables import BEFORE, Line
+from experiments.ablation.spec import AS_IT_IS, Spec, strategy_name
+from experiments.ablation.tables import BEFORE, Line, columns
 from fitting.errors import InputError
-from fitting.metric_table import METRICS
 
 TRADE_OFF: Final = ("i_mpjpe", "ave_p")
 """The two that IHMR's table weighs against each other."""
@@ -34,20 +33,20 @@ def draw(spec: Spec, lines: Sequence[Line]) -> dict[str, bytes]:
     for data in dict.fromkeys(line.data for line in lines):
         here = [line for line in lines if line.data == data]
         prefix = "" if len(spec.data) == 1 else f"{data} "
-        for metric in spec.metrics:
-            pictures[f"{prefix}bars {metric}"] = _bars(here, metric, data)
+        for metric, title in columns(spec).items():
+            pictures[f"{prefix}bars {metric}"] = _bars(here, metric, title, data)
         if set(TRADE_OFF) <= set(spec.metrics):
-            pictures[f"{prefix}trade-off"] = _trade_off(here, data)
+            pictures[f"{prefix}trade-off"] = _trade_off(spec, here, data)
         if spec.grid and len(spec.values) == 2:
-            for strategy in spec.strategies:
+            for strategy in map(strategy_name, spec.strategies):
                 some = [line for line in here if line.strategy == strategy]
-                for metric in spec.metrics:
+                for metric, title in columns(spec).items():
                     name = f"{prefix}heat map {metric} {strategy}"
-                    pictures[name] = _heat_map(spec, some, metric, strategy)
+                    pictures[name] = _heat_map(spec, some, metric, f"{strategy}: {title}")
     return pictures
 
 
-def _bars(lines: Sequence[Line], metric: str, data: str) -> bytes:
+def _bars(lines: Sequence[Line], metric: str, title: str, data: str) -> bytes:
     from matplotlib import pyplot
 
     height = 0.9 + 0.28 * len(lines)
@@ -58,12 +57,12 @@ def _bars(lines: Sequence[Line], metric: str, data: str) -> bytes:
         reach = [[max(mean.mean - mean.low, 0)], [max(mean.high - mean.mean, 0)]]
         axes.barh(place, mean.mean, xerr=reach, color=colours[line.strategy], capsize=2, height=0.7)
     axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)], fontsize=8)
-    axes.set(xlabel=_title(metric), title=data, xlim=(0, None))
+    axes.set(xlabel=title, title=data, xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     return _png(figure)
 
 
-def _trade_off(lines: Sequence[Line], data: str) -> bytes:
+def _trade_off(spec: Spec, lines: Sequence[Line], data: str) -> bytes:
     """Every row a numbered point; `before`, which is far away, is left to the bars."""
     from matplotlib import pyplot
 
@@ -88,14 +87,16 @@ def _trade_off(lines: Sequence[Line], data: str) -> bytes:
             str(number), (x.mean, y.mean), xytext=(4, 4), textcoords="offset points", fontsize=9
         )
     axes.set(
-        xlabel=_title(across), ylabel=_title(up), title=f"{data}: nearer to the corner is better"
+        xlabel=columns(spec)[across],
+        ylabel=columns(spec)[up],
+        title=f"{data}: nearer to the corner is better",
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
     return _png(figure)
 
 
-def _heat_map(spec: Spec, lines: Sequence[Line], metric: str, strategy: str) -> bytes:
+def _heat_map(spec: Spec, lines: Sequence[Line], metric: str, title: str) -> bytes:
     from matplotlib import pyplot
 
     (first, rows), (second, columns) = spec.values.items()
@@ -115,7 +116,7 @@ def _heat_map(spec: Spec, lines: Sequence[Line], metric: str, strategy: str) -> 
     for (i, j), value in np.ndenumerate(table):
         colour = "white" if value > middle else "black"
         axes.text(j, i, f"{value:.3g}", ha="center", va="center", color=colour, fontsize=8)
-    axes.set(xlabel=second, ylabel=first, title=f"{strategy}: {_title(metric)}")
+    axes.set(xlabel=second, ylabel=first, title=title)
     return _png(figure)
 
 
@@ -123,10 +124,6 @@ def _by_strategy(lines: Sequence[Line]) -> dict[str, str]:
     names = [name for name in dict.fromkeys(line.strategy for line in lines) if name]
     colours = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     return {"": "#999999", **colours}
-
-
-def _title(metric: str) -> str:
-    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
 
 
 def _png(figure: Any) -> bytes:

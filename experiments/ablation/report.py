@@ -13,11 +13,12 @@ from experiments.ablation.tables import (
     as_csv,
     as_latex,
     as_markdown,
+    as_record,
     as_text,
+    columns,
     summarise,
 )
 from fitting.evaluation_summary import LEVEL
-from fitting.metric_table import METRICS
 from mano_jax.files import write_whole
 
 _STYLE = """
@@ -33,7 +34,7 @@ code, pre { background: #f4f4f4; padding: .1rem .3rem }
 def write_report(
     spec: Spec, results: Sequence[Result], folder: Path, *, pictures: bool = True
 ) -> list[Path]:
-    """Write `table.{txt,md,csv,tex}`, pictures and `report.html`; the paths.
+    """Write `table.{txt,md,csv,tex}`, `record.json`, pictures and `report.html`; the paths.
 
     Args:
         spec: what was compared.
@@ -48,6 +49,7 @@ def write_report(
         "table.md": as_markdown(spec, lines).encode(),
         "table.csv": as_csv(spec, lines).encode(),
         "table.tex": as_latex(spec, lines).encode(),
+        "record.json": as_record(spec, results, lines).to_json().encode(),
         **{f"{name.replace(' ', '_').replace('/', '-')}.png": png for name, png in drawn.items()},
         "report.html": page(spec, results, lines, drawn).encode(),
     }
@@ -88,13 +90,13 @@ def page(
 
 
 def _table(spec: Spec, lines: Sequence[Line], data: str) -> str:
-    heads = ["", *(f"{METRICS[m].label} ({METRICS[m].unit})" for m in spec.metrics), "given back"]
+    heads = ["", *columns(spec).values(), "given back"]
     rows = ["<tr>" + "".join(f"<th>{html.escape(h)}</th>" for h in heads) + "</tr>"]
     for line in lines:
         if line.data != data:
             continue
         cells = [f"<td>{html.escape(line.name)}</td>"]
-        for metric in spec.metrics:
+        for metric in columns(spec):
             mean = line.mean[metric]
             differs = ' class="differs"' if line.differs(metric) else ""
             cells.append(

@@ -3,6 +3,7 @@
 import itertools
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +11,7 @@ from typing import Any, Final
 from experiments.benchmark import DetectorNoise, RegressorErrors
 from fitting.errors import InputError
 from fitting.metric_table import METRICS
-from fitting.strategy import Strategy, load_strategy, override
+from fitting.strategy import Strategy, load_strategy, override, with_stages
 from fitting.toml_tables import check_names, from_table
 
 AS_IT_IS: Final = "as it is"
@@ -23,9 +24,17 @@ class Row:
 
     name: str
     """What tables call it."""
-    set: tuple[str, ...]
+    set: tuple[str, ...] = ()
     """PATH=VALUE each, as for `manofit refine --set`. A weight of 0 switches a term off without
     compiling anew; so does a scale of 1e9."""
+    stages: tuple[str, ...] = ()
+    """Which stages run, and in which order; all of them unless named."""
+    of: tuple[str, ...] = ()
+    """The strategies that have this row; all of them unless named."""
+
+    def meets(self, strategy: str) -> bool:
+        """Whether a strategy has it."""
+        return not self.of or strategy in self.of
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,11 @@ class Spec:
     question: str
     """What it is to answer."""
     strategies: tuple[str, ...] = ("ihmr",)
-    """Presets or `.toml` files; each meets every row."""
+    """Presets, or `.toml` files relative to the spec, called by their file names."""
     rows: tuple[Row, ...] = ()
     """Named rows of settings; the strategies as they are come first."""
     values: dict[str, tuple[Any, ...]] = field(default_factory=dict)
-    """Settings and the values that they take, one at a time."""
+    """Settings and the values that they take, one at a time; `"PATH*"` takes factors."""
     grid: bool = False
     """Whether `values` go together in all combinations instead."""
     frames: int = 16
@@ -76,6 +85,8 @@ class Spec:
     """Of the synthetic frames; a file has no seeds."""
     metrics: tuple[str, ...] = ("mpjpe", "i_mpjpe", "mpvpe", "ave_p", "max_p")
     """What is measured, see `manofit evaluate --help`."""
+    success: dict[str, float] = field(default_factory=dict)
+    """Metrics and limits: a frame that is below all of them counts as a success."""
     data: tuple[Data, ...] = (Data(),)
     """Synthetic data; every row meets all of it."""
     files: Files | None = None
@@ -83,14 +94,16 @@ class Spec:
 
     def __post_init__(self) -> None:
         check_names(self.metrics, METRICS, "metrics")
+        check_names(self.success, self.metrics, "success: metrics that are measured")
         if self.frames < 1 or not self.strategies or not (self.seeds or self.files):
             raise InputError("an ablation needs a strategy, a seed and a frame at least")
-        for what, names in (
-            ("rows", [row.name for row in all_rows(self)]),
-            ("data", [data.name for data in self.data]),
-        ):
-            if len(set(names)) < len(names):
-                raise InputError(f"{what}: two have the same name among {', '.join(names)}")
+        strategies = [strategy_name(source) for source in self.strategies]
+        for row in self.rows:
+            check_names(row.of, strategies, f"row {row.name!r}: of")
+        _distinct("strategies", strategies)
+        _distinct("data", [data.name for data in self.data])
+        for strategy in strategies:
+            _distinct("rows", [row.name for row in all_rows(self) if row.meets(strategy)])
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,8 @@ def read_spec(path: Path) -> Spec:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid TOML: {error}") from error
     spec = from_table(Spec, table, str(path))
+    strategies = [str(path.parent / s) if s.endswith(".toml") else s for s in spec.strategies]
+    spec = replace(spec, strategies=tuple(strategies))
     if spec.files is None:
         return spec
     resolved = {f.name: str(path.parent / getattr(spec.files, f.name)) for f in fields(Files)}
@@ -149,14 +164,21 @@ def cells(spec: Spec) -> list[Cell]:
     data = [d.name for d in spec.data] if spec.files is None else ["files"]
     seeds = spec.seeds if spec.files is None else (0,)
     found = []
-    for name in spec.strategies:
-        strategy = load_strategy(name)
-        plans = {row.name: reporting_itself(override(strategy, row.set)) for row in all_rows(spec)}
+    for source in spec.strategies:
+        strategy, name = load_strategy(source), strategy_name(source)
+        plans = {
+            row.name: _plan(strategy, row) for row in all_rows(spec) if not row.of or name in row.of
+        }
         found += [
             Cell(name, row, where, seed, plan)
             for where, seed, (row, plan) in itertools.product(data, seeds, plans.items())
         ]
     return found
+
+
+def strategy_name(source: str) -> str:
+    """What tables call a preset or a strategy file."""
+    return Path(source).stem if source.endswith(".toml") else source
 
 
 def reporting_itself(strategy: Strategy) -> Strategy:
@@ -168,6 +190,19 @@ def reporting_itself(strategy: Strategy) -> Strategy:
     acting = {term for stage in strategy.stages for term, weight in stage.weights.items() if weight}
     weights = {t: w if t in acting else 0.0 for t, w in strategy.report_weights.items()}
     return replace(strategy, report_weights=weights)
+
+
+def _distinct(what: str, names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise InputError(f"{what}: two have the same name among {', '.join(names)}")
+    for name in names:
+        if "/" in name:
+            raise InputError(f"{what}: {name!r}: a name in a record's path has no '/'")
+
+
+def _plan(strategy: Strategy, row: Row) -> Strategy:
+    ordered = with_stages(strategy, row.stages) if row.stages else strategy
+    return reporting_itself(override(ordered, row.set))
 
 
 def _setting(path: str, value: Any) -> str:

@@ -10,10 +10,12 @@ import numpy as np
 
 from experiments.ablation.run import Result
 from experiments.ablation.spec import AS_IT_IS, Spec
-from experiments.records import markdown_table
+from experiments.records import Metric, Record, markdown_table
 from fitting.evaluation_summary import LEVEL, Interval, bootstrap_means
 from fitting.metric_table import METRICS
 
+SUCCESS: Final = "success"
+"""The column of the share of frames that meet the spec's limits."""
 BEFORE: Final = "before"
 """The line of the predictions themselves."""
 
@@ -33,6 +35,9 @@ class Line:
     """Minus the same strategy as it is, frame by frame; empty for that one and for `before`."""
     kept: int
     """Frames that were given back as they came."""
+    seconds: float
+    """Of fitting a frame: of the fastest seed, so that one without compilation counts; 0 for
+    `before`."""
 
     @property
     def name(self) -> str:
@@ -52,7 +57,7 @@ def summarise(spec: Spec, results: Sequence[Result]) -> list[Line]:
         here = [r for r in results if r.data == data]
         first = [r for r in here if (r.strategy, r.row) == (here[0].strategy, here[0].row)]
         before = _values(spec, first, before=True)
-        found.append(_line(spec, data, "", BEFORE, before, None, 0))
+        found.append(_line(spec, data, "", BEFORE, before, None, []))
         for strategy in dict.fromkeys(r.strategy for r in here):
             of_row = {
                 row: [r for r in here if (r.strategy, r.row) == (strategy, row)]
@@ -61,18 +66,58 @@ def summarise(spec: Spec, results: Sequence[Result]) -> list[Line]:
             base = _values(spec, of_row[AS_IT_IS])
             for row, some in of_row.items():
                 against = None if row == AS_IT_IS else base
-                kept = sum(r.status["kept_input"] for r in some)
-                found.append(_line(spec, data, strategy, row, _values(spec, some), against, kept))
+                found.append(_line(spec, data, strategy, row, _values(spec, some), against, some))
     return found
+
+
+def columns(spec: Spec) -> dict[str, str]:
+    """What is tabled, and its title: the metrics, and the success where limits are given."""
+    titles = {m: f"{METRICS[m].label} ({METRICS[m].unit})" for m in spec.metrics}
+    return titles | ({SUCCESS: "success (%)"} if spec.success else {})
+
+
+def as_record(spec: Spec, results: Sequence[Result], lines: Sequence[Line]) -> Record:
+    """The table as a record: `DATA/STRATEGY: ROW/METRIC`, its interval, and its change's."""
+    metrics = []
+    for line in lines:
+        where = f"{line.data}/{line.name}"
+        for name, title in columns(spec).items():
+            unit = title.split("(")[-1].rstrip(")")
+            better = name == SUCCESS or METRICS[name].higher_is_better
+            direction = "higher" if better else "lower"
+            for key, interval in (("", line.mean[name]), (" change", line.change.get(name))):
+                if interval is None:
+                    continue
+                metrics += [
+                    Metric(f"{where}/{name}{key}", interval.mean, unit, direction),
+                    Metric(f"{where}/{name}{key} low", interval.low, unit, "neither"),
+                    Metric(f"{where}/{name}{key} high", interval.high, unit, "neither"),
+                ]
+        if line.row != BEFORE:
+            metrics += [
+                Metric(f"{where}/given back", float(line.kept), "", "lower"),
+                Metric(f"{where}/ms a frame", 1000 * line.seconds, "ms", "lower"),
+            ]
+    what = "a file of the user's" if spec.files else "synthetic frames of interacting hands"
+    return Record(
+        question=spec.question,
+        data=f"{lines[0].frames} {what}"
+        + ("" if spec.files else f", seeds {', '.join(map(str, spec.seeds))}"),
+        metrics=tuple(m for m in metrics if np.isfinite(m.value)),
+        provenance=results[-1].provenance,
+        settings={
+            "data": {d.name: {"detector": d.detector, "regressor": d.regressor} for d in spec.data}
+        },
+    )
 
 
 def as_text(spec: Spec, lines: Sequence[Line]) -> str:
     """Aligned columns; a star marks what differs from the strategy as it is."""
-    header = ["", *(_title(m) for m in spec.metrics), "given back"]
+    header = ["", *columns(spec).values(), "given back"]
     blocks = []
     for data in dict.fromkeys(line.data for line in lines):
         rows = [header] + [
-            [line.name, *(_cell(line, m) for m in spec.metrics), str(line.kept)]
+            [line.name, *(_cell(line, m) for m in columns(spec)), str(line.kept)]
             for line in lines
             if line.data == data
         ]
@@ -98,7 +143,7 @@ def as_markdown(spec: Spec, lines: Sequence[Line]) -> str:
     for data in dict.fromkeys(line.data for line in lines):
         rows = {
             line.name: {
-                **{_title(m): _cell(line, m) for m in spec.metrics},
+                **{title: _cell(line, m) for m, title in columns(spec).items()},
                 "given back": line.kept,
             }
             for line in lines
@@ -114,11 +159,11 @@ def as_csv(spec: Spec, lines: Sequence[Line]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     parts = ("", "_low", "_high", "_change", "_change_low", "_change_high")
-    header = [f"{m}{part}" for m in spec.metrics for part in parts]
+    header = [f"{m}{part}" for m in columns(spec) for part in parts]
     writer.writerow(["data", "strategy", "row", "frames", "kept_input", *header])
     for line in lines:
         numbers = []
-        for metric in spec.metrics:
+        for metric in columns(spec):
             for interval in (line.mean[metric], line.change.get(metric)):
                 numbers += (
                     ["", "", ""]
@@ -138,18 +183,18 @@ def as_latex(spec: Spec, lines: Sequence[Line]) -> str:
                 [_escaped(line.name)]
                 + [
                     f"${_number(i.mean)}_{{\\,{_number(i.low)}}}^{{\\,{_number(i.high)}}}$"
-                    for i in (line.mean[m] for m in spec.metrics)
+                    for i in (line.mean[m] for m in columns(spec))
                 ]
             )
             + r" \\"
             for line in lines
             if line.data == data
         ]
-        titles = " & ".join([_escaped(data), *(_escaped(_title(m)) for m in spec.metrics)])
+        titles = " & ".join([_escaped(data), *map(_escaped, columns(spec).values())])
         blocks.append(
             "\n".join(
                 [
-                    rf"\begin{{tabular}}{{l{'r' * len(spec.metrics)}}}",
+                    rf"\begin{{tabular}}{{l{'r' * len(columns(spec))}}}",
                     r"\toprule",
                     rf"{titles} \\",
                     r"\midrule",
@@ -165,8 +210,12 @@ def as_latex(spec: Spec, lines: Sequence[Line]) -> str:
 def _values(spec: Spec, results: Sequence[Result], *, before: bool = False) -> np.ndarray:
     """(frames of all seeds, metrics); NaN where there is nothing to measure."""
     tables = [r.before if before else r.metrics for r in results]
-    columns = [[x for table in tables for x in table[metric]] for metric in spec.metrics]
-    return np.array(columns, np.float64).T
+    found = {m: [x for table in tables for x in table[m]] for m in spec.metrics}
+    values = {m: np.array(x, np.float64) for m, x in found.items()}
+    if spec.success:
+        met = [values[metric] < limit for metric, limit in spec.success.items()]
+        values[SUCCESS] = 100.0 * np.all(met, axis=0)
+    return np.stack(list(values.values()), axis=1)
 
 
 def _line(
@@ -176,9 +225,10 @@ def _line(
     row: str,
     values: np.ndarray,
     base: np.ndarray | None,
-    kept: int,
+    results: Sequence[Result],
 ) -> Line:
-    count = len(spec.metrics)
+    names = list(columns(spec))
+    count = len(names)
     together = values if base is None else np.concatenate([values, values - base], axis=1)
     means = bootstrap_means(together)
     tail = 50 * (1 - LEVEL)
@@ -192,14 +242,11 @@ def _line(
         strategy=strategy,
         row=row,
         frames=len(values),
-        mean=dict(zip(spec.metrics, intervals[:count], strict=True)),
-        change=dict(zip(spec.metrics, intervals[count:], strict=True)) if base is not None else {},
-        kept=kept,
+        mean=dict(zip(names, intervals[:count], strict=True)),
+        change=dict(zip(names, intervals[count:], strict=True)) if base is not None else {},
+        kept=sum(r.status["kept_input"] for r in results),
+        seconds=min((r.seconds for r in results), default=0.0) / spec.frames,
     )
-
-
-def _title(metric: str) -> str:
-    return f"{METRICS[metric].label} ({METRICS[metric].unit})"
 
 
 def _cell(line: Line, metric: str) -> str:

@@ -360,6 +360,64 @@ class Ablate:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Improve a strategy's numbers for your own data, by CMA-ES.
+
+    Part of the frames is held out, and says whether anything was gained. Needs the `tune` extra.
+    The same command goes on where it was interrupted.
+    """
+
+    predictions: Positional[Path]
+    """Canonical file that fits start from."""
+    truth: Path
+    """Canonical file of the same frames that is right."""
+    out: Path
+    """Strategy to write (.toml); its evaluations (.jsonl) and figures (.json) lie beside it."""
+    strategy: str = "map"
+    """Where the search begins: a preset or a .toml file."""
+    set: UseAppendAction[tuple[str, ...]] = ()
+    """Change it: PATH=VALUE, for example scales.joints_3d=0.005."""
+    number: UseAppendAction[tuple[str, ...]] = ()
+    """Path of a number that may change; all scales and weights that act unless given."""
+    minimise: str = "i_mpjpe"
+    """Metric whose mean over frames is to improve; `manofit evaluate --help` lists them."""
+    limit: UseAppendAction[tuple[str, ...]] = ("ave_p=0.01",)
+    """METRIC=GREATEST: mean of another metric that may not be passed."""
+    against: tuple[str, ...] = ("ihmr", "map")
+    """Strategies that the tuned one is held against, besides the one it begins as."""
+    evaluations: int = 200
+    """Candidates to try."""
+    held_out: float = 0.5
+    """Share of the frames, or of the videos where they have a sequence_id, not tuned on."""
+    seed: int = 0
+    """Of the split and of the search."""
+    hands: HandsPath = None
+    """Folder or right-hand file of the hand model."""
+    force: bool = False
+    """Replace an existing strategy."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.commands import tune_file
+
+        tune_file(
+            self.predictions,
+            self.truth,
+            self.out,
+            strategy=_strategy(self.strategy, self.set),
+            numbers=self.number,
+            minimise=self.minimise,
+            limits=self.limit,
+            against=self.against,
+            evaluations=self.evaluations,
+            held_out=self.held_out,
+            seed=self.seed,
+            hands_path=self.hands,
+            force=self.force,
+        )
+
+
+@dataclass(frozen=True)
 class BenchmarkCommand:
     """Synthetic data with known truth."""
 
@@ -508,6 +566,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[BenchmarkCommand, subcommand("benchmark")]
     | Annotated[Ablate, subcommand("ablate")]
+    | Annotated[Tune, subcommand("tune")]
     | Annotated[Overlay, subcommand("overlay")]
     | Annotated[StrategyCommand, subcommand("strategy")]
     | Annotated[HandsCommand, subcommand("hands")]

@@ -1,5 +1,7 @@
 """What the subcommands do with files: read, call the library, write, and say what happened."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmar
 from experiments.benchmark.measure import posed
 from experiments.benchmark.sheet import draw_pairs, widest_views
 from experiments.render import save_png
+from experiments.tune import Goal, tune
 from fitting.adapters import InterHandSelection, read_input, read_interhand_frames
 from fitting.calibrate import calibrate
 from fitting.canonical import check_target, read_predictions, write_arrays
@@ -269,6 +272,66 @@ def ablate(path: Path, out: Path, *, hands_path: Path | None = None, pictures: b
     written = write_report(spec, results, out, pictures=pictures)
     print((out / "table.txt").read_text())
     print(f"in {out}: {', '.join([RESULTS, *(p.name for p in written)])}")
+
+
+def tune_file(
+    predictions: Path,
+    truth: Path,
+    out: Path,
+    *,
+    strategy: Strategy,
+    numbers: Sequence[str] = (),
+    minimise: str = "i_mpjpe",
+    limits: Sequence[str] = (),
+    against: Sequence[str] = (),
+    evaluations: int = 200,
+    held_out: float = 0.5,
+    seed: int = 0,
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Tune a strategy's numbers; print what they came to, write the strategy and its record."""
+    record, journal = out.with_suffix(".json"), out.with_suffix(".jsonl")
+    for path in (out, record):
+        check_target(path, (".toml", ".json"), overwrite=force)
+    goal = Goal(minimise, dict(_limit(text) for text in limits))
+    start, true = read_predictions(predictions), read_truth(truth)
+    hands, source = open_hands(hands_path)
+    found = tune(
+        hands,
+        start,
+        true,
+        strategy,
+        goal,
+        numbers=numbers,
+        against=against,
+        evaluations=evaluations,
+        held_out=held_out,
+        seed=seed,
+        journal=journal,
+        progress=True,
+    )
+    print(found.table())
+    named = replace(
+        found.strategy,
+        name=out.stem,
+        description=f"{strategy.name} with numbers tuned for {minimise} on {truth.name}.",
+    )
+    contents = {
+        out: strategy_to_toml(named),
+        record: found.record(f"{truth.name}, hand model {source.fingerprint}").to_json(),
+    }
+    for path, text in contents.items():
+        write_whole(path, lambda file, text=text: file.write(text.encode()))
+    print(f"wrote {out}: use it with --strategy {out}; evaluations in {journal}")
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, equals, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError:
+        raise InputError(f"--limit {text}: expected METRIC=NUMBER") from None
 
 
 def open_hands(path: Path | None) -> tuple[Hands, HandSource]:

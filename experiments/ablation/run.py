@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -19,6 +18,7 @@ from experiments.benchmark import (
     make_interactions,
     predicted_again,
 )
+from experiments.json_lines import append_line, read_lines
 from experiments.records import provenance
 from fitting.canonical import read_predictions
 from fitting.errors import InputError
@@ -86,36 +86,25 @@ def run_cells(
     there = {result.fingerprint: result for result in read_results(path)}
     prints = {cell.key: fingerprint(spec, cell, hand_model) for cell in plan}
     load = _Loader(spec, hands)
-    with path.open("ab") as file:
-        missing = [cell for cell in plan if prints[cell.key] not in there]
-        for cell in tqdm(missing, unit="fit", disable=not progress, desc="ablating"):
-            result = _fit(spec, hands, cell, *load(cell), prints[cell.key])
-            file.write(json.dumps(asdict(result), allow_nan=False).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-            there[result.fingerprint] = result
+    missing = [cell for cell in plan if prints[cell.key] not in there]
+    for cell in tqdm(missing, unit="fit", disable=not progress, desc="ablating"):
+        result = _fit(spec, hands, cell, *load(cell), prints[cell.key])
+        append_line(path, asdict(result))
+        there[result.fingerprint] = result
     return [there[prints[cell.key]] for cell in plan]
 
 
 def read_results(path: Path) -> list[Result]:
     """The lines of a file of results.
 
-    A last line that was cut short is taken off the file, so that the next one can follow.
-
     Raises:
-        InputError: another line is no result.
+        InputError: a line is no result.
     """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
     found = []
-    for number, line in enumerate(whole.splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
-            found.append(Result(**json.loads(line)))
-        except (ValueError, TypeError) as error:
+            found.append(Result(**line))
+        except TypeError as error:
             raise InputError(
                 f"{path}, line {number}: no result of an ablation ({error}); take the line out"
             ) from error

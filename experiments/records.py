@@ -39,6 +39,10 @@ class Metric:
     """In what; empty for a ratio or a count."""
     direction: Direction
     """Which way is better."""
+    low: float | None = None
+    """Lower end of the value's interval, where it has one."""
+    high: float | None = None
+    """Upper end."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,14 @@ class Record:
 
     def __getitem__(self, key: str) -> float:
         """Value of the metric with this key; KeyError names the keys there are."""
-        values = {metric.key: metric.value for metric in self.metrics}
-        if key not in values:
-            raise KeyError(f"{key!r} is none of {', '.join(values)}")
-        return values[key]
+        return self.metric(key).value
+
+    def metric(self, key: str) -> Metric:
+        """The metric with this key; KeyError names the keys there are."""
+        found = {metric.key: metric for metric in self.metrics}
+        if key not in found:
+            raise KeyError(f"{key!r} is none of {', '.join(found)}")
+        return found[key]
 
     def rows(self, prefix: str) -> dict[str, dict[str, float]]:
         """Values under `prefix/row/column`, by row and column, in the order of the metrics."""
@@ -79,7 +87,14 @@ class Record:
         Raises:
             ValueError: a value is not finite.
         """
-        return json.dumps(asdict(self), indent=1, allow_nan=False) + "\n"
+        metrics = [
+            json.dumps({k: v for k, v in asdict(metric).items() if v is not None}, allow_nan=False)
+            for metric in self.metrics
+        ]
+        rest = {k: v for k, v in asdict(self).items() if k != "metrics"}
+        # A line a metric: what changes shows as such in a comparison.
+        text = json.dumps(rest, indent=1, allow_nan=False).removesuffix("\n}")
+        return f'{text},\n "metrics": [\n  ' + ",\n  ".join(metrics) + "\n ]\n}\n"
 
     def write(self, path: Path) -> None:
         """Write it as JSON.

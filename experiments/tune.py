@@ -139,15 +139,12 @@ class Tuned:
             for name, means in self.tuning.items()
             for metric, value in means.items()
         ]
-        for kind, table in (("held out", self.held_out), ("tuned minus", self.gain)):
-            for name, intervals in table.items():
-                for metric, i in intervals.items():
-                    unit, where = METRICS[metric].unit, f"{kind}/{name}/{metric}"
-                    metrics += [
-                        Metric(where, i.mean, unit, better),
-                        Metric(f"{where} low", i.low, unit, "neither"),
-                        Metric(f"{where} high", i.high, unit, "neither"),
-                    ]
+        metrics += [
+            Metric(f"{kind}/{name}/{key}", i.mean, METRICS[key].unit, better, i.low, i.high)
+            for kind, table in (("held out", self.held_out), ("tuned minus", self.gain))
+            for name, intervals in table.items()
+            for key, i in intervals.items()
+        ]
         return Record(
             question=f"Do tuned numbers improve {self.goal.minimise} on frames held out?",
             data=data,

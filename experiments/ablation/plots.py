@@ -1,15 +1,15 @@
 """Pictures of an ablation: bars by row, trade-offs, heat maps. They need the `plots` extra."""
 
 import io
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
-from experiments.ablation.spec import AS_IT_IS, Spec, strategy_name
+from experiments.ablation.spec import AS_IT_IS, Spec, setting, strategy_name
 from experiments.ablation.tables import BEFORE, Line, columns
 from fitting.errors import InputError
+from fitting.evaluation_summary import Interval
 
 TRADE_OFF: Final = ("i_mpjpe", "ave_p")
 """The two that IHMR's table weighs against each other."""
@@ -43,7 +43,73 @@ def draw(spec: Spec, lines: Sequence[Line]) -> dict[str, bytes]:
                 for metric, title in columns(spec).items():
                     name = f"{prefix}heat map {metric} {strategy}"
                     pictures[name] = _heat_map(spec, some, metric, f"{strategy}: {title}")
+    for metric, title in columns(spec).items():
+        if len(spec.data) > 1:
+            pictures[f"over the data {metric}"] = _over_data(lines, metric, title)
+        if spec.values and not spec.grid:
+            pictures[f"over the values {metric}"] = _over_values(spec, lines, metric, title)
     return pictures
+
+
+def _over_data(lines: Sequence[Line], metric: str, title: str) -> bytes:
+    """A curve a row, along the data in their order."""
+    from matplotlib import pyplot
+
+    names = list(dict.fromkeys(line.data for line in lines))
+    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
+    for row in dict.fromkeys(line.name for line in lines):
+        means = [line.mean[metric] for line in lines if line.name == row]
+        colour = "#999999" if row == BEFORE else None
+        (curve,) = axes.plot(names, [i.mean for i in means], "o-", label=row, color=colour)
+        low, high = [i.low for i in means], [i.high for i in means]
+        axes.fill_between(names, low, high, color=curve.get_color(), alpha=0.12, linewidth=0)
+    axes.set(ylabel=title, ylim=(0, None))
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def _over_values(spec: Spec, lines: Sequence[Line], metric: str, title: str) -> bytes:
+    """A panel a setting: the metric at its values, dashed the strategy as it is."""
+    from matplotlib import pyplot
+
+    across = min(4, len(spec.values))
+    down = -(-len(spec.values) // across)
+    figure, panels = pyplot.subplots(
+        down, across, figsize=(2.6 * across, 2.1 * down), sharey=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    by_name = {(line.data, line.strategy, line.row): line for line in lines}
+    curves = list(dict.fromkeys((d, s) for d, s, row in by_name if row == AS_IT_IS))
+    for axes, (path, values) in zip(panels.flat, spec.values.items(), strict=False):
+        for number, (data, strategy) in enumerate(curves):
+            colour = _COLOURS[number % len(_COLOURS)]
+            means = [by_name[data, strategy, setting(path, v)].mean[metric] for v in values]
+            label = strategy if len(spec.data) == 1 else f"{strategy}, {data}"
+            ticks = [str(v) for v in values]
+            axes.errorbar(
+                ticks,
+                [i.mean for i in means],
+                yerr=_reach(means),
+                fmt="o-",
+                color=colour,
+                label=label,
+                elinewidth=0.6,
+                markersize=4,
+            )
+            as_it_is = by_name[data, strategy, AS_IT_IS].mean[metric].mean
+            axes.axhline(as_it_is, color=colour, linestyle="--", linewidth=0.8)
+        axes.set_title(
+            path.removesuffix("*") + (" times" if path.endswith("*") else ""), fontsize=8
+        )
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.3)
+    for axes in panels.flat[len(spec.values) :]:
+        axes.set_visible(False)
+    figure.supylabel(title, fontsize=9)
+    panels[0, 0].legend(fontsize=7)
+    return _png(figure)
 
 
 def _bars(lines: Sequence[Line], metric: str, title: str, data: str) -> bytes:
@@ -54,8 +120,14 @@ def _bars(lines: Sequence[Line], metric: str, title: str, data: str) -> bytes:
     colours = _by_strategy(lines)
     for place, line in enumerate(reversed(lines)):
         mean = line.mean[metric]
-        reach = [[max(mean.mean - mean.low, 0)], [max(mean.high - mean.mean, 0)]]
-        axes.barh(place, mean.mean, xerr=reach, color=colours[line.strategy], capsize=2, height=0.7)
+        axes.barh(
+            place,
+            mean.mean,
+            xerr=_reach([mean]),
+            color=colours[line.strategy],
+            capsize=2,
+            height=0.7,
+        )
     axes.set_yticks(range(len(lines)), [line.name for line in reversed(lines)], fontsize=8)
     axes.set(xlabel=title, title=data, xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
@@ -67,17 +139,17 @@ def _trade_off(spec: Spec, lines: Sequence[Line], data: str) -> bytes:
     from matplotlib import pyplot
 
     shown = [line for line in lines if line.row != BEFORE]
-    figure, axes = pyplot.subplots(figsize=(9, 4.6), layout="constrained")
+    height = max(4.6, 0.19 * len(shown))
+    figure, axes = pyplot.subplots(figsize=(9, height), layout="constrained")
     across, up = TRADE_OFF
     colours = _by_strategy(lines)
     for number, line in enumerate(shown, start=1):
         x, y = line.mean[across], line.mean[up]
-        reach = [[[max(i.mean - i.low, 0)], [max(i.high - i.mean, 0)]] for i in (x, y)]
         axes.errorbar(
             x.mean,
             y.mean,
-            xerr=reach[0],
-            yerr=reach[1],
+            xerr=_reach([x]),
+            yerr=_reach([y]),
             fmt="s" if line.row == AS_IT_IS else "o",
             color=colours[line.strategy],
             elinewidth=0.4,
@@ -86,6 +158,9 @@ def _trade_off(spec: Spec, lines: Sequence[Line], data: str) -> bytes:
         axes.annotate(
             str(number), (x.mean, y.mean), xytext=(4, 4), textcoords="offset points", fontsize=9
         )
+    heights = [line.mean[up].mean for line in shown]
+    if max(heights) > 5 * (middle := float(np.median(heights))) > 0:
+        axes.set_yscale("symlog", linthresh=middle)  # one outlier would squeeze the others
     axes.set(
         xlabel=columns(spec)[across],
         ylabel=columns(spec)[up],
@@ -102,10 +177,7 @@ def _heat_map(spec: Spec, lines: Sequence[Line], metric: str, title: str) -> byt
     (first, rows), (second, columns) = spec.values.items()
     by_row = {line.row: line.mean[metric].mean for line in lines}
     table = np.array(
-        [
-            [by_row[f"{first}={json.dumps(a)}, {second}={json.dumps(b)}"] for b in columns]
-            for a in rows
-        ]
+        [[by_row[f"{setting(first, a)}, {setting(second, b)}"] for b in columns] for a in rows]
     )
     size = (2.2 + 0.9 * len(columns), 1.4 + 0.5 * len(rows))
     figure, axes = pyplot.subplots(figsize=size, layout="constrained")
@@ -118,6 +190,12 @@ def _heat_map(spec: Spec, lines: Sequence[Line], metric: str, title: str) -> byt
         axes.text(j, i, f"{value:.3g}", ha="center", va="center", color=colour, fontsize=8)
     axes.set(xlabel=second, ylabel=first, title=title)
     return _png(figure)
+
+
+def _reach(intervals: Sequence[Interval]) -> list[list[float]]:
+    """Of error bars; a bootstrap interval may leave out its own mean by a rounding."""
+    down = [max(i.mean - i.low, 0.0) for i in intervals]
+    return [down, [max(i.high - i.mean, 0.0) for i in intervals]]
 
 
 def _by_strategy(lines: Sequence[Line]) -> dict[str, str]:

@@ -146,11 +146,11 @@ def read_spec(path: Path) -> Spec:
 
 def all_rows(spec: Spec) -> list[Row]:
     """The row without settings, the named ones, and those of `values`."""
-    changes = [[_setting(path, v) for v in values] for path, values in spec.values.items()]
+    changes = [[setting(path, v) for v in values] for path, values in spec.values.items()]
     if spec.grid:
         found = list(itertools.product(*changes)) if changes else []
     else:
-        found = [(setting,) for settings in changes for setting in settings]
+        found = [(one,) for settings in changes for one in settings]
     made = [Row(", ".join(settings), settings) for settings in found]
     return [Row(AS_IT_IS, ()), *spec.rows, *made]
 
@@ -205,6 +205,7 @@ def _plan(strategy: Strategy, row: Row) -> Strategy:
     return reporting_itself(override(ordered, row.set))
 
 
-def _setting(path: str, value: Any) -> str:
+def setting(path: str, value: Any) -> str:
+    """A value of a setting, as `--set` takes it and as its row is called."""
     # JSON's numbers, words and lists are TOML's too.
     return f"{path}={json.dumps(value)}"

@@ -77,7 +77,7 @@ def columns(spec: Spec) -> dict[str, str]:
 
 
 def as_record(spec: Spec, results: Sequence[Result], lines: Sequence[Line]) -> Record:
-    """The table as a record: `DATA/STRATEGY: ROW/METRIC`, its interval, and its change's."""
+    """The table as a record: `DATA/STRATEGY: ROW/METRIC`, and `.../METRIC change`."""
     metrics = []
     for line in lines:
         where = f"{line.data}/{line.name}"
@@ -85,14 +85,12 @@ def as_record(spec: Spec, results: Sequence[Result], lines: Sequence[Line]) -> R
             unit = title.split("(")[-1].rstrip(")")
             better = name == SUCCESS or METRICS[name].higher_is_better
             direction = "higher" if better else "lower"
-            for key, interval in (("", line.mean[name]), (" change", line.change.get(name))):
-                if interval is None:
-                    continue
-                metrics += [
-                    Metric(f"{where}/{name}{key}", interval.mean, unit, direction),
-                    Metric(f"{where}/{name}{key} low", interval.low, unit, "neither"),
-                    Metric(f"{where}/{name}{key} high", interval.high, unit, "neither"),
-                ]
+            found = {name: line.mean[name], f"{name} change": line.change.get(name)}
+            metrics += [
+                Metric(f"{where}/{key}", i.mean, unit, direction, low=i.low, high=i.high)
+                for key, i in found.items()
+                if i is not None
+            ]
         if line.row != BEFORE:
             metrics += [
                 Metric(f"{where}/given back", float(line.kept), "", "lower"),

@@ -30,7 +30,7 @@ from fitting.strategy import Stage, Strategy
 from mano_jax.model import Hands
 from objectives.collision import CollisionEngine, Search
 from objectives.collision_terms import COLLISION_TERMS, search_collisions
-from objectives.gauss_newton import UNSUPPORTED, column_fields, normal_equations, retract
+from objectives.gauss_newton import column_fields, normal_equations, retract
 from objectives.problem import Observations, TwoHandParams
 from objectives.total import Objective, Priors, objective_energies
 
@@ -85,7 +85,7 @@ def lm_program(strategy: Strategy, stage: Stage) -> tuple[LMNumbers, LMShape]:
             term: stage.weights.get(term, 0.0)
             for term in strategy.weighed
             # With a weight of zero everywhere too, so that switching one off compiles nothing.
-            if term not in UNSUPPORTED and any(term in s.weights for s in stages)
+            if any(term in s.weights for s in stages)
         },
         {term for s in stages for term in s.likelihoods},
     )

@@ -21,7 +21,6 @@ from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
 from fitting.toml_tables import check_names, from_table
 from objectives.collision import CollisionEngine
-from objectives.gauss_newton import UNSUPPORTED
 from objectives.joint_limits import AngleFrame
 from objectives.likelihoods import SCALE_UNITS, Scales
 from objectives.robust import Kernel
@@ -364,11 +363,6 @@ def _validate_lm(strategy: Strategy, stage: Stage, where: str) -> None:
         raise StrategyError(f"{where}: iterations: expected at least 1, found {stage.iterations}")
     _check(stage.anneal, stage.likelihoods, f"{where}: anneal")
     _check_numbers(stage.anneal, f"{where}: anneal", positive=True)
-    for term in UNSUPPORTED:
-        if stage.weights.get(term):
-            raise StrategyError(
-                f"{where}: weights.{term}: the solver 'lm' cannot take this term; use 'adam'"
-            )
     if strategy.collision_engine.startswith("voxel"):
         raise StrategyError(
             f"{where}: the solver 'lm' needs the surface: collision_engine must be culled or "

@@ -7,7 +7,8 @@ R <- exp(delta) R.
 
 No dense Jacobian over meshes is ever made. Joints enter by a 3x3 metric each, so 3D joints and the
 keypoints of all views cost one product; a term of one hand touches that hand's columns only; of
-the meshes the deepest contacts alone have rows. Robust kernels, absolute values and hinges enter
+the meshes the deepest contacts alone have rows, and a mesh target is summed up some vertices at a
+time. Robust kernels, absolute values and hinges enter
 reweighted: the gradient is exact, the Hessian positive semidefinite.
 """
 
@@ -45,11 +46,11 @@ from objectives.total import Objective, Priors
 COMMON: Final = 9
 """Columns that belong to no hand: tau, the anchor wrist's place, the weak camera."""
 
-UNSUPPORTED: Final = ("vertices", "contact")
-"""Terms that have no rows here."""
-
 CONTACT_ROWS: Final = 64
 """Contacts of each hand that get a row: the deepest ones. The others still count in the energy."""
+ATTRACTED_ROWS: Final = 256
+"""The same where `contact` acts, which pulls at all the skin within millimetres."""
+_VERTICES_AT_A_TIME = 64
 
 _SMALLEST = 1e-6
 """Bounds the reweighting of what costs its absolute value (m, rad or crop units)."""
@@ -85,7 +86,7 @@ def normal_equations(
         priors: `make_priors` of the same model.
         params: where.
         observations: what they are held against.
-        objective: which terms act; none of `UNSUPPORTED`.
+        objective: which terms act.
         found: a collision search at `params`, with the objective's band; None takes no contacts.
     """
     posture = articulate(
@@ -103,6 +104,8 @@ def normal_equations(
         *_parameter_parts(priors, params, observations, objective, jacobian.shape[-1]),
     ]
     total = reduce(_Parts.__add__, parts)
+    if "vertices" in objective.weights and observations.vertices is not None:
+        total = total + _vertices_parts(hands, posture, params, observations, objective)
     if found is not None:
         total = jax.lax.cond(
             jnp.any(found.face >= 0),
@@ -232,17 +235,23 @@ def _joints_parts(
             axis=-1,
         ),
     )
-    return reduce(_Parts.__add__, [_centring(space, flat, moved) for space in spaces], parts)
+    rows = flat.reshape(*batch, 2, 21, 3, size)
+
+    def summed(weights: Float[Array, "*batch 2 21"]) -> Array:
+        return jnp.einsum("...j,...jkp->...kp", weights, rows)
+
+    centrings = [_centring(s, summed(s.precision), summed(s.shares), moved) for s in spaces]
+    return reduce(_Parts.__add__, centrings, parts)
 
 
 @dataclass(frozen=True)
 class _SpaceMetric:
-    """What the 3D joints say: sum of a |r - centre|^2, the centre a mean of the r's."""
+    """What 3D points say: sum of a |r - centre|^2, the centre a mean of the r's."""
 
-    precision: Float[Array, "*batch 2 21"]
-    shares: Float[Array, "*batch 2 21"]
-    """What each joint contributes to the centre."""
-    force: Float[Array, "*batch 2 21 3"]
+    precision: Float[Array, "*batch 2 K"]
+    shares: Float[Array, "*batch 2 K"]
+    """What each point contributes to the centre."""
+    force: Float[Array, "*batch 2 K 3"]
 
 
 def _space_metrics(
@@ -276,25 +285,96 @@ def _centred(residual: Array, precision: Array, shares: Array) -> _SpaceMetric:
     return _SpaceMetric(precision, shares, force - shares[..., None] * total)
 
 
-def _centring(space: _SpaceMetric, flat: Float[Array, "*batch 2 63 D"], moved: Array) -> _Parts:
+def _centring(
+    space: _SpaceMetric,
+    summed: Float[Array, "*batch 2 3 D"],
+    shared: Float[Array, "*batch 2 3 D"],
+    moved: Float[Array, "*batch 2"],
+) -> _Parts:
     """What the common centre takes off the Hessian.
 
-    With A = sum a, S = sum a J and C = sum of shares J it is -C^T S - S^T C + A C^T C
-    = ((A C - S)^T (A C - S) - S^T S) / A, of rank 6.
+    With A = sum a, S = sum a J (`summed`) and C = sum of shares J (`shared`) it is
+    -C^T S - S^T C + A C^T C = ((A C - S)^T (A C - S) - S^T S) / A, of rank 6.
     """
     total = space.precision.sum(axis=(-2, -1))
 
-    def mean_rows(weights: Float[Array, "*batch 2 21"]) -> tuple[Array, Array]:
-        rows = flat.reshape(*flat.shape[:-2], 21, 3, flat.shape[-1])
-        own = jnp.einsum("...j,...jkp->...kp", weights, rows)
-        shift = jnp.sum(moved * weights.sum(axis=-1), axis=-1)
-        return own, shift[..., None, None] * jnp.eye(3, COMMON, dtype=flat.dtype)
+    def shift(weights: Float[Array, "*batch 2 K"]) -> Array:
+        by_tau = jnp.sum(moved * weights.sum(axis=-1), axis=-1)
+        return by_tau[..., None, None] * jnp.eye(3, COMMON, dtype=summed.dtype)
 
-    summed = mean_rows(space.precision)
-    offset = mean_rows(total[..., None, None] * space.shares - space.precision)
+    offset = total[..., None, None] * space.shares - space.precision
+    off_own = total[..., None, None, None] * shared - summed
     inverse = jnp.where(total > 0, 1.0 / jnp.where(total > 0, total, 1.0), 0.0)[..., None]
     inverse = jnp.broadcast_to(inverse, (*total.shape, 3))
-    return _frame_rows(*offset, inverse) + _frame_rows(*summed, -inverse)
+    return _frame_rows(off_own, shift(offset), inverse) + _frame_rows(
+        summed, shift(space.precision), -inverse
+    )
+
+
+def _vertices_parts(
+    hands: Hands,
+    posture: Articulation,
+    params: TwoHandParams,
+    observations: Observations,
+    objective: Objective,
+) -> _Parts:
+    """The mesh target, some vertices at a time: all rows at once would be a megabyte a frame."""
+    targets, confidence = observations.vertices, observations.vertices_confidence
+    assert targets is not None and confidence is not None, "the caller has looked"
+    vertices = posed_hands(hands, params, observations.left_anchor).vertices
+    batch, count, size = vertices.shape[:-3], vertices.shape[-2], posture.num_columns
+    valid = (confidence > 0).astype(vertices.dtype)
+    number = jnp.maximum(valid.sum(axis=(-2, -1), keepdims=True), 1.0)
+    weights = coordinate_weights(confidence.reshape(*batch, -1), 3).reshape(confidence.shape)
+    difference = jnp.where(valid[..., None] > 0, vertices - targets, 0.0)
+    shares = valid / number
+    centre = jnp.sum(shares[..., None] * difference, axis=(-3, -2), keepdims=True)
+    residual = jnp.where(valid[..., None] > 0, difference - centre, 0.0)
+    space = _centred(residual, 2.0 * objective.weights["vertices"] * weights, shares)
+
+    chunks = -(-count // _VERTICES_AT_A_TIME)
+    filled = jnp.arange(chunks * _VERTICES_AT_A_TIME).reshape(chunks, -1)
+    directions = jnp.tile(jnp.eye(3, dtype=vertices.dtype), (_VERTICES_AT_A_TIME, 1))
+    directions = jnp.broadcast_to(directions, (*batch, 2, *directions.shape))
+
+    def add(sums: tuple[Array, ...], chosen: Array) -> tuple[tuple[Array, ...], None]:
+        own, summed, shared, gradient = sums
+        at = jnp.minimum(chosen, count - 1)
+        there = (chosen < count).astype(vertices.dtype)
+        points = jnp.broadcast_to(jnp.repeat(at, 3), (*batch, 2, 3 * len(at)))
+        rows = vertex_rows(hands, posture, points, directions)
+        by_point = rows.reshape(*batch, 2, len(at), 3, size)
+        precision, share = (jnp.take(x, at, axis=-1) * there for x in (space.precision, shares))
+        force = jnp.take(space.force, at, axis=-2) * there[:, None]
+        return (
+            own + _product(rows, jnp.repeat(precision, 3, axis=-1)[..., None] * rows),
+            summed + jnp.einsum("...j,...jkp->...kp", precision, by_point),
+            shared + jnp.einsum("...j,...jkp->...kp", share, by_point),
+            gradient + jnp.einsum("...jkp,...jk->...p", by_point, force),
+        ), None
+
+    def none(*shape: int) -> Array:
+        return jnp.zeros((*batch, *shape), vertices.dtype)
+
+    start = none(2, size, size), none(2, 3, size), none(2, 3, size), none(2, size)
+    (own, summed, shared, gradient), _ = jax.lax.scan(add, start, filled)
+    moved = _moved_by_tau(observations, vertices.dtype)
+    by_hand = space.precision.sum(axis=-1)
+    tau = jnp.sum(moved**2 * by_hand, axis=-1)[..., None, None] * jnp.eye(COMMON)[:3, :3]
+    parts = _Parts(
+        own=own,
+        own_common=_wide(moved[..., None, None] * _transposed(summed)),
+        cross=none(size, size),
+        common=jnp.pad(tau, [(0, 0)] * len(batch) + [(0, COMMON - 3)] * 2),
+        gradient_own=gradient,
+        gradient_common=_wide(jnp.sum(moved[..., None] * space.force.sum(axis=-2), axis=-2)),
+    )
+    return parts + _centring(space, summed, shared, moved)
+
+
+def _wide(by_tau: Array) -> Array:
+    """Columns of tau among all common ones."""
+    return jnp.pad(by_tau, [(0, 0)] * (by_tau.ndim - 1) + [(0, COMMON - 3)])
 
 
 @dataclass(frozen=True)
@@ -526,7 +606,8 @@ def _contact_parts(
 ) -> _Parts:
     """The deepest contacts: a vertex against the closest point of the other hand's face."""
     vertices = posed_hands(hands, params, observations.left_anchor).vertices
-    rows = collision.contact_rows(hands, vertices, found, count=CONTACT_ROWS, margin=objective.band)
+    wanted = ATTRACTED_ROWS if "contact" in objective.weights else CONTACT_ROWS
+    rows = collision.contact_rows(hands, vertices, found, count=wanted, margin=objective.band)
     precision, force = _contact_precision(vertices, rows.depth, found, observations, objective)
 
     # All points of a hand whose derivatives are needed: its own contacts, and the corners of the
@@ -550,7 +631,7 @@ def _contact_parts(
     moved = _moved_by_tau(observations, vertices.dtype)[..., None, None]
     by_tau = (moved[..., ::-1, :, :] - moved) * rows.normal
     by_tau = by_tau.reshape(*batch, 2 * count, 3)
-    common = jnp.pad(by_tau, [(0, 0)] * (by_tau.ndim - 1) + [(0, COMMON - 3)])
+    common = _wide(by_tau)
     precision = precision.reshape(*batch, 2 * count)
     residual = force.reshape(*batch, 2 * count) / jnp.where(precision > 0, precision, 1.0)
     return _frame_rows(own, common, precision, residual)
@@ -563,7 +644,10 @@ def _contact_precision(
     observations: Observations,
     objective: Objective,
 ) -> tuple[Array, Array]:
-    """Precision of each contact, and precision times residual, summed over the acting terms."""
+    """Precision of each contact, and precision times residual, summed over the acting terms.
+
+    Residuals are depths: what pulls at skin outside has negative ones.
+    """
     inside = jnp.maximum(depth, 0.0)
     safe = jnp.maximum(inside, _SMALLEST)
     both = both_hands(observations.hand_valid)[..., None, None].astype(depth.dtype)
@@ -571,7 +655,7 @@ def _contact_precision(
 
     def add(some: Array, residual: Array) -> None:
         nonlocal precision, force
-        some = jnp.where(residual > 0, both * some, 0.0)
+        some = jnp.where(residual != 0, both * some, 0.0)
         precision, force = precision + some, force + some * residual
 
     weights = objective.weights
@@ -583,6 +667,9 @@ def _contact_precision(
     if "collision_robust" in weights:
         robust = robust_weight(inside / collision.ROBUST_SCALE, "geman_mcclure")
         add(2.0 * weights["collision_robust"] * robust / collision.ROBUST_SCALE**2, inside)
+    if "contact" in weights:
+        near = jnp.where(depth > -collision.CONTACT_BAND, jnp.minimum(depth, 0.0), 0.0)
+        add(2.0 * weights["contact"] * jnp.ones_like(depth), near)
     kernel = dict(objective.kernels).get("collision")
     if kernel is not None:
         beyond = jnp.maximum(depth + CONTACT_MARGIN, 0.0)

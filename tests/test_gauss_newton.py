@@ -16,9 +16,8 @@ from objectives.collision import Search
 from objectives.collision_terms import COLLISION_TERMS, search_collisions, signed_depths
 from objectives.fingers import FINGER_CHAINS, chain_invariants
 from objectives.gauss_newton import (
+    ATTRACTED_ROWS,
     COMMON,
-    CONTACT_ROWS,
-    UNSUPPORTED,
     column_fields,
     normal_equations,
     retract,
@@ -37,8 +36,9 @@ from objectives.likelihoods import (
     parameter_items,
 )
 from objectives.masked_means import coordinate_weights, hand_weights
+from objectives.mesh_targets import vertices_residual
 from objectives.pose_prior import pose_prior_residual
-from objectives.problem import Observations, TwoHandParams, posed_joints
+from objectives.problem import Observations, TwoHandParams, posed_hands, posed_joints
 from objectives.relative_translation import relative_translation_residual
 from objectives.robust import Kernel
 from objectives.shape import bone_scale_residual, shape_difference_residual, shape_prior_residual
@@ -46,8 +46,7 @@ from objectives.total import SCALED_ONLY, TERMS, Objective, Priors, objective_en
 from tests.objective_cases import FIELDS, FRAMES, make_frames, make_model
 
 SCALED = tuple(term for term in SCALE_UNITS if term != "collision")
-WEIGHTED = tuple(t for t in TERMS if t not in (*SCALED_ONLY, *COLLISION_TERMS, *UNSUPPORTED))
-COLLIDING = tuple(term for term in COLLISION_TERMS if term not in UNSUPPORTED)
+WEIGHTED = tuple(t for t in TERMS if t not in (*SCALED_ONLY, *COLLISION_TERMS))
 TYPICAL = {
     "keypoints_2d": 0.04,
     "joints_3d": 0.02,
@@ -280,6 +279,9 @@ def weighted_residuals(
             return absolutes(difference, jnp.repeat(share, 2, axis=-1))
         case "joints_3d":
             return squares(joints_3d_residual(joints, observations))
+        case "vertices":
+            posed = posed_hands(make_model(np.float64).hands, params, observations.left_anchor)
+            return squares(vertices_residual(posed.vertices, observations))
         case "relative_translation":
             return squares(relative_translation_residual(params, observations))
         case "shape_difference":
@@ -347,7 +349,7 @@ def test_what_a_term_does_not_see_has_no_rows():
 
 TOUCHING = {0: (-0.09, 0.0, 0.0), 1: (0.0, -0.035, 0.0), 4: (0.0, 0.0, -0.005)}
 """Frames of `make_frames`, and a tau at which few enough of their vertices touch to have rows."""
-CONTACT_NAMES = ("collision", *(f"weighted {term}" for term in COLLIDING))
+CONTACT_NAMES = ("collision", *(f"weighted {term}" for term in COLLISION_TERMS))
 
 
 @cache
@@ -372,7 +374,7 @@ def touching() -> tuple[Priors, TwoHandParams, Observations, Search]:
 
 def collisions(acting: str) -> Objective:
     """All the terms of penetration, of which one acts."""
-    return objective_of({"collision": "pseudo_huber"}, COLLIDING, acting)
+    return objective_of({"collision": "pseudo_huber"}, COLLISION_TERMS, acting)
 
 
 @jit
@@ -432,7 +434,7 @@ def test_matrix_of_contacts_is_their_rows_squared():
         directions = jnp.asarray(rng.normal(size=(3, 4, P)))
         at = params, observations, found, collisions("collision"), directions
         count, expected = map(np.asarray, contact_products(*at))
-    assert np.all((count[:3] > 3) & (count[:3] <= CONTACT_ROWS))
+    assert np.all((count[:3] > 3) & (count[:3] <= ATTRACTED_ROWS))
     for direction, product in zip(np.asarray(directions), expected, strict=True):
         assert_close(np.einsum("npq,nq->np", system.hessian, direction), product)
 

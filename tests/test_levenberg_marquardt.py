@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmark import make_interactions
+from experiments.benchmark.measure import posed
 from fitting.evaluation import evaluate
 from fitting.levenberg_marquardt import lm_program, run_lm_stage
+from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
 from fitting.refine import REFINED, pose_params, refine
 from fitting.strategy import Strategy, load_strategy, override
@@ -130,6 +132,31 @@ def test_joints_without_noise_are_recovered(hands, fit, interactions, joints_onl
 
     assert np.all(error(start) > 0.005)
     assert np.all(error(fit(exact, strategy).predictions) < 0.0002)
+
+
+def test_a_mesh_target_is_met(hands, fit, interactions):
+    """From parameters that are off, by nothing but the mesh."""
+    truth, start = interactions
+    mesh = posed(hands, truth)[0]
+    there = TwoHandPredictions(
+        hand_valid=start.hand_valid,
+        vertices=mesh.astype(np.float32),
+        **{name: getattr(start, name) for name in ("global_orient", "hand_pose", "betas")},
+        relative_transl=start.relative_transl,
+    )
+    stage = replace(
+        load_strategy("map").stages[0], name="mesh", likelihoods=(), weights={"vertices": 1e6}
+    )
+    strategy = Strategy(
+        name="mesh",
+        description="vertices only",
+        stages=(stage,),
+        report_weights={"vertices": 1e6},
+    )
+    result = fit(there, strategy)
+    moved = evaluate(hands, result.predictions, truth, metrics=("mpvpe", "mrrpe"))
+    assert moved.column("mpvpe").max() < 0.1
+    assert moved.column("mrrpe").max() < 0.1
 
 
 def test_more_iterations_never_cost_more(fit, interactions, mapped):

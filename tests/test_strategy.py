@@ -136,8 +136,6 @@ def test_an_objective_is_the_terms_in_order_with_their_numbers():
         ("contacts.solver=adam", "anneal: only the solver 'lm' has it, this stage has 'adam'"),
         ("joints.anneal.collision=2", "stage 'joints': anneal: unknown 'collision'; known"),
         ("contacts.anneal.collision=0", "anneal.collision: expected a finite number > 0, found 0"),
-        ("joints.weights.vertices=1", "weights.vertices: the solver 'lm' cannot take this term"),
-        ("joints.weights.contact=1", "weights.contact: the solver 'lm' cannot take this term"),
         ("collision_engine=voxel", "collision_engine must be culled or exact, found voxel"),
         ("collision_engine=voxel_published", "must be culled or exact, found voxel_published"),
         ("joints.iterations=0", "iterations: expected at least 1, found 0"),

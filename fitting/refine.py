@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from importlib import metadata
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,16 @@ from fitting.levenberg_marquardt import LMShape, lm_program, run_lm_stage
 from fitting.posterior import Posterior, posterior
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
-from fitting.strategy import Strategy, load_strategy, selecting_by_energy, strategy_to_toml
+from fitting.strategy import (
+    STUCK,
+    Stage,
+    Strategy,
+    load_strategy,
+    selecting_by_energy,
+    strategy_to_toml,
+)
 from mano_jax.model import AnyArray, Hands, PosedHands
+from objectives.collision import depths
 from objectives.collision_terms import search_collisions
 from objectives.problem import Observations, TwoHandParams, posed_hands, posed_joints
 from objectives.total import TERMS, Priors, make_priors, objective_energies
@@ -139,7 +147,6 @@ def refine(
     devices = devices or jax.local_devices()
     tile = tile_size(devices[0])
     mesh = Mesh(np.array(devices[: max(1, -(-predictions.num_frames // tile))]), ("frames",))
-    batch_size = tile * mesh.size
     replicated = NamedSharding(mesh, PartitionSpec())
     if strategy.angle_frame == "pose_samples" and hands.pose_samples is None:
         raise InputError(
@@ -149,27 +156,24 @@ def refine(
     priors = make_priors(hands, strategy.angle_frame)
     hands, priors = jax.device_put((hands, priors), replicated)
 
-    outcomes = []
     order = _near_first(hands, prepared)
-    inputs = jax.tree.map(lambda x: np.asarray(x)[order], (prepared.params, prepared.observations))
-    parts = list(batches(inputs, batch_size))
-    with tqdm(
-        total=predictions.num_frames, unit="frame", disable=not progress, desc="refining"
-    ) as bar:
-        for frames, (start, observations) in parts:
-            observations = _without_hands_after(frames, observations)
-            fitted = _fit_batch(mesh, hands, priors, start, observations, strategy)
-            outcomes.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], fitted))
-            bar.update(frames)
+    start, observations = jax.tree.map(
+        lambda x: np.asarray(x)[order], (prepared.params, prepared.observations)
+    )
+    fit = partial(_fit, mesh, hands, priors, strategy, progress=progress)
+    others = [stage for stage in strategy.stages if stage not in strategy.repairs]
+    fitted = fit(start, observations, others)
+    for stage in strategy.repairs:
+        fitted = _started_anew(fit, stage, fitted, observations)
     back = np.argsort(order)
-    fitted = jax.tree.map(lambda *parts: np.concatenate(parts)[back], *outcomes)
+    fitted = jax.tree.map(lambda x: x[back], fitted)
     record = {**_provenance(mesh), **(provenance or {})}
     result = _account(hands, predictions, prepared, strategy, fitted, record)
     if not uncertainty:
         return result
     kept = jax.tree.map(
         lambda new, old: _where_frames(result.status == REFINED, new, old),
-        fitted[0],
+        fitted.params,
         prepared.params,
     )
     return replace(result, posterior=posterior(hands, prepared.observations, kept, strategy))
@@ -219,6 +223,74 @@ def _without_hands_after(frames: int, observations: Observations) -> Observation
     return replace(observations, hand_valid=observations.hand_valid & real[:, None])
 
 
+def _fit(
+    mesh: Mesh,
+    hands: Hands,
+    priors: Priors,
+    strategy: Strategy,
+    start: TwoHandParams,
+    observations: Observations,
+    stages: Sequence[Stage],
+    *,
+    progress: bool = False,
+    what: str = "refining",
+) -> "_Fitted":
+    """Run stages on all frames, batch by batch."""
+    batch_size = tile_size(mesh.devices.flat[0]) * mesh.size
+    total = len(observations.hand_valid)
+    outcomes = []
+    with tqdm(total=total, unit="frame", disable=not progress, desc=what) as bar:
+        for frames, batch in batches((start, observations), batch_size):
+            params, given = batch[0], _without_hands_after(frames, batch[1])
+            fitted = _fit_batch(mesh, hands, priors, params, given, strategy, stages)
+            outcomes.append(jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], fitted))
+            bar.update(frames)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *outcomes)
+
+
+class _Fitted(NamedTuple):
+    """Frames after some stages."""
+
+    params: TwoHandParams
+    before: np.ndarray
+    """Each term's exact share of THE energy at the start, (frames, terms)."""
+    after: np.ndarray
+    """The same at the end."""
+    deepest: np.ndarray
+    """How deep the deepest vertex is at the end, metres; 0 where THE energy has no collisions."""
+
+
+def _started_anew(
+    fit: Callable[..., _Fitted], stage: Stage, fitted: _Fitted, observations: Observations
+) -> _Fitted:
+    """Stuck frames by a stage that begins with the hands apart, where that lowers THE energy.
+
+    Fingers that have gone through each other push each other to both sides, and stay; which side
+    is right shows when the hands come together anew from there.
+    """
+    stuck = np.flatnonzero(fitted.deepest > STUCK)
+    if len(stuck) == 0:
+        return fitted
+    offsets = stage.restart_offset * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
+    again = np.repeat(stuck, len(offsets))
+    start, given = jax.tree.map(lambda x: np.asarray(x)[again], (fitted.params, observations))
+    moved = start.relative_transl + np.tile(offsets, (len(stuck), 1))
+    start = replace(start, relative_transl=moved)
+    tried = fit(start, given, (stage,), what=f"{stage.name}, {len(stuck)} stuck frames")
+    energy = tried.after.sum(axis=1, dtype=np.float64).reshape(len(stuck), -1)
+    energy = np.where(np.isfinite(energy), energy, np.inf)
+    better = energy.min(axis=1) < fitted.after[stuck].sum(axis=1, dtype=np.float64)
+    rows = stuck[better]
+    best = (np.arange(len(stuck)) * len(offsets) + energy.argmin(axis=1))[better]
+
+    def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        old = old.copy()
+        old[rows] = new[best]
+        return old
+
+    return jax.tree.map(put, fitted, tried)._replace(before=fitted.before)
+
+
 def _fit_batch(
     mesh: Mesh,
     hands: Hands,
@@ -226,20 +298,22 @@ def _fit_batch(
     start: TwoHandParams,
     observations: Observations,
     strategy: Strategy,
-) -> tuple[TwoHandParams, jax.Array, jax.Array]:
-    """Run all stages; parameters, and the terms' exact energies before and after."""
+    stages: Sequence[Stage],
+) -> _Fitted:
+    """Run stages on a batch."""
     start, observations = jax.device_put(
         (start, observations), NamedSharding(mesh, PartitionSpec("frames"))
     )
     objective = strategy.objective(strategy.report_weights, strategy.report_likelihoods)
     evaluate = _evaluator(mesh)
-    before = evaluate(hands, priors, start, observations, objective)
+    before, _ = evaluate(hands, priors, start, observations, objective)
     params = start
-    for stage in strategy.stages:
+    for stage in stages:
         program = lm_program if stage.solver == "lm" else stage_program
         numbers, shape = program(strategy, stage)
         params = _stage_runner(mesh, shape)(hands, priors, params, observations, numbers)
-    return params, before, evaluate(hands, priors, params, observations, objective)
+    after, deepest = evaluate(hands, priors, params, observations, objective)
+    return _Fitted(params, before, after, deepest)
 
 
 @lru_cache(maxsize=32)
@@ -250,13 +324,18 @@ def _stage_runner(mesh: Mesh, shape: StageShape | LMShape) -> Callable:
 
 @lru_cache(maxsize=32)
 def _evaluator(mesh: Mesh) -> Callable:
-    """Each term's exact share of an objective, in the order of `TERMS`."""
+    """Each term's exact share of an objective, in the order of `TERMS`, and the deepest vertex."""
 
     def evaluate(hands, priors, params, observations, objective):
-        # A band is searched by `culled`, whose answer is the same to the bit: every vertex near
-        # the other hand against every face takes four times as long as a step of the solver.
-        band = objective.band
-        found = search_collisions(hands, params, observations, band=band) if band else None
+        found, deepest = None, jnp.zeros(len(observations.hand_valid), jnp.float32)
+        if objective.uses_collision:
+            # A band is searched by `culled`, whose answer is the same to the bit: every vertex near
+            # the other hand against every face takes four times as long as a step of the solver.
+            band = objective.band
+            engine = "culled" if band else "exact"
+            found = search_collisions(hands, params, observations, band=band, engine=engine)
+            vertices = posed_hands(hands, params, observations.left_anchor).vertices
+            deepest = jnp.max(depths(hands, vertices, found), axis=(-2, -1))
         _, weighted, scaled = objective_energies(
             hands, priors, params, observations, objective, found=found
         )
@@ -265,7 +344,7 @@ def _evaluator(mesh: Mesh) -> Callable:
             objective.weights.get(term, 0.0) * weighted.get(term, none) + scaled.get(term, none)
             for term in TERMS
         ]
-        return jnp.stack(shares, axis=-1)
+        return jnp.stack(shares, axis=-1), deepest
 
     return _by_tiles(mesh, evaluate, shared_tail=1)
 
@@ -288,12 +367,12 @@ def _account(
     predictions: TwoHandPredictions,
     prepared: Prepared,
     strategy: Strategy,
-    fitted: tuple[TwoHandParams, np.ndarray, np.ndarray],
+    fitted: _Fitted,
     provenance: dict[str, Any],
 ) -> RefinedHands:
     """Decide each frame's status and put together the result."""
-    params, before, after = fitted
-    before, after = before.astype(np.float32), after.astype(np.float32)
+    params = fitted.params
+    before, after = fitted.before.astype(np.float32), fitted.after.astype(np.float32)
     status, reason = _statuses(prepared.reasons, before, after)
     keep = status != REFINED
     after[keep] = before[keep]

@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -21,6 +22,7 @@ from fitting.errors import InputError
 from fitting.parameters import PARAMETER_GROUPS
 from fitting.toml_tables import check_names, from_table
 from objectives.collision import CollisionEngine
+from objectives.collision_terms import COLLISION_TERMS
 from objectives.joint_limits import AngleFrame
 from objectives.likelihoods import SCALE_UNITS, Scales
 from objectives.robust import Kernel
@@ -76,6 +78,10 @@ class Stage:
     that the last one is judged too. With `lm` the steps, of which each is judged."""
     acceptance: Acceptance = field(default_factory=Acceptance)
     """Which iterate is kept."""
+    restart_offset: float = 0.0
+    """Metres; with more than 0 the stage is a repair, for frames alone whose hands are still deeper
+    than `STUCK` in each other. It begins with the left hand this far off along each axis of the
+    camera, both ways, and what it comes to is kept where THE energy is lower."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,11 @@ class Strategy:
         _validate(self)
 
     @property
+    def repairs(self) -> tuple[Stage, ...]:
+        """The stages at the end that begin anew, for frames that are stuck."""
+        return tuple(stage for stage in self.stages if stage.restart_offset > 0)
+
+    @property
     def weighed(self) -> tuple[str, ...]:
         """Terms that any stage weighs, in the order of `TERMS`."""
         used = {term for stage in self.stages for term in stage.weights}
@@ -141,6 +152,10 @@ class Strategy:
             ),
             kernels=tuple((term, self.kernels.get(term, "squared")) for term in scaled),
         )
+
+
+STUCK: Final = 5e-4
+"""Metres: a frame with a vertex deeper in the other hand is one that contacts could not free."""
 
 
 def preset_names() -> list[str]:
@@ -322,6 +337,15 @@ def _validate(strategy: Strategy) -> None:
         )
     for stage in strategy.stages:
         _validate_stage(strategy, stage, f"{where}: stage {stage.name!r}")
+    if any(a.restart_offset > b.restart_offset == 0 for a, b in pairwise(strategy.stages)):
+        raise StrategyError(
+            f"{where}: a stage with a restart_offset repairs what the others leave: put it last"
+        )
+    if strategy.repairs and not set(COLLISION_TERMS) & set(strategy.reported):
+        raise StrategyError(
+            f"{where}: restart_offset: THE energy decides which start was best, so it must have "
+            "collisions: name collision in report_weights or report_likelihoods"
+        )
 
 
 def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
@@ -342,6 +366,7 @@ def _validate_stage(strategy: Strategy, stage: Stage, where: str) -> None:
             f"{where}: acceptance: 'contact' looks farther than a search without it: name it in "
             "weights, if only with 0"
         )
+    _check_numbers({"restart_offset": stage.restart_offset}, where)
     every = stage.acceptance.every
     if every < 1:
         raise StrategyError(f"{where}: acceptance.every: expected at least 1, found {every}")

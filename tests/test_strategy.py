@@ -86,8 +86,8 @@ def test_settings_reach_their_field_and_nothing_else(setting, value):
         ("knees.pose_prior=4", lambda s: s.knees.get("pose_prior") == 4.0),
         ("contacts.anneal.collision=8", lambda s: s.stages[1].anneal["collision"] == 8.0),
         ("joints.likelihoods=['joints_3d']", lambda s: s.stages[0].likelihoods == ("joints_3d",)),
-        ("stages.iterations=20", lambda s: [stage.iterations for stage in s.stages] == [20, 20]),
-        ("report_likelihoods=['joints_3d']", lambda s: s.report_likelihoods == ("joints_3d",)),
+        ("stages.iterations=20", lambda s: [stage.iterations for stage in s.stages] == [20] * 4),
+        ("report_likelihoods=['collision']", lambda s: s.report_likelihoods == ("collision",)),
         ("joints.weights.finger_twist=10", lambda s: s.stages[0].weights == {"finger_twist": 10}),
     ],
 )
@@ -139,6 +139,9 @@ def test_an_objective_is_the_terms_in_order_with_their_numbers():
         ("collision_engine=voxel", "collision_engine must be culled or exact, found voxel"),
         ("collision_engine=voxel_published", "must be culled or exact, found voxel_published"),
         ("joints.iterations=0", "iterations: expected at least 1, found 0"),
+        ("joints.restart_offset=0.03", "repairs what the others leave: put it last"),
+        ("repair.restart_offset=-1", "restart_offset: expected a finite number >= 0, found -1"),
+        ("report_likelihoods=['joints_3d']", "decides which start was best, so it must have"),
     ],
 )
 def test_bad_likelihoods_say_what_would_be_right(setting, message):

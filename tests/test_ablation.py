@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from experiments.ablation import Spec, cells, read_spec, run_cells, write_report
+from experiments.ablation.plots import draw
 from experiments.ablation.run import RESULTS, read_results
 from experiments.ablation.spec import AS_IT_IS, Data, Files, Row
 from experiments.ablation.tables import BEFORE, summarise
 from experiments.cli import main
+from experiments.records import read_record
 from fitting.canonical import write_predictions
 from fitting.errors import InputError
-from fitting.strategy import Acceptance, Stage, Strategy, strategy_to_toml
+from fitting.strategy import Acceptance, Stage, Strategy, load_strategy, strategy_to_toml
 from tests.test_refine import count_compilations
 
 JOINTS = Strategy(
@@ -70,6 +72,28 @@ def test_rows_one_at_a_time_and_in_a_grid():
     assert grid.plan.angle_frame == "axis_angle"
 
 
+def test_rows_of_stages_factors_and_some_strategies(tmp_path):
+    (tmp_path / "mine.toml").write_text(strategy_to_toml(load_strategy("ihmr")))
+    (tmp_path / "spec.toml").write_text(
+        """question = '?'
+strategies = ['mine.toml', 'map']
+seeds = [0]
+[[rows]]
+name = 'backwards'
+of = ['mine']
+stages = ['shape', 'finger_pose']
+[values]
+'stages.iterations*' = [3]
+"""
+    )
+    spec = read_spec(tmp_path / "spec.toml")
+    found = {(c.strategy, c.row): c.plan for c in cells(replace(spec, values={}))}
+    assert set(found) == {("mine", AS_IT_IS), ("mine", "backwards"), ("map", AS_IT_IS)}
+    assert [s.name for s in found["mine", "backwards"].stages] == ["shape", "finger_pose"]
+    times = {c.strategy: c.plan for c in cells(replace(spec, strategies=("map",), rows=()))}
+    assert [s.iterations for s in times["map"].stages] == [36, 30, 36, 60]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -81,6 +105,10 @@ def test_rows_one_at_a_time_and_in_a_grid():
         ("question = '?'\n[[data]]\ndetector = {joint_noise = 1}", "unknown 'joint_noise'"),
         ("question = '?'\n[[rows]]\nname = 'as it is'\nset = []", "two have the same name"),
         ("question = '?'\nframes = 0", "a seed and a frame at least"),
+        ("question = '?'\n[success]\nmpjp = 1", "success: metrics that are measured: unknown"),
+        ("question = '?'\n[[rows]]\nname = 'a/b'", "a name in a record's path has no '/'"),
+        ("question = '?'\n[[rows]]\nname = 'x'\nof = ['map']", "row 'x': of: unknown 'map'"),
+        ("question = '?'\nstrategies = ['map', 'map']", "strategies: two have the same name"),
         ("question = ", "not valid TOML"),
     ],
 )
@@ -202,6 +230,35 @@ def test_the_report_stands_alone(spec, done, tmp_path):
     rows = (tmp_path / "table.csv").read_text().splitlines()
     assert len(rows) == 1 + 1 + 3 and rows[0].startswith("data,strategy,row,frames")
     assert (tmp_path / "table.tex").read_text().count(r"\\") == 1 + 4
+
+
+def test_successes_and_the_record(spec, done, tmp_path):
+    _, results = done
+    every = sorted(x for r in results if r.row == AS_IT_IS for x in r.metrics["mpjpe"])
+    counting = replace(spec, success={"mpjpe": (every[2] + every[3]) / 2, "i_mpjpe": 1e6})
+    lines = summarise(counting, results)
+    line = next(line for line in lines if line.row == AS_IT_IS)
+    assert line.mean["success"].mean == pytest.approx(50.0)
+    assert line.seconds == pytest.approx(
+        min(r.seconds for r in results if r.row == AS_IT_IS) / spec.frames
+    )
+    write_report(counting, results, tmp_path, pictures=False)
+    assert "success (%)" in (tmp_path / "table.md").read_text()
+    record = read_record(tmp_path / "record.json")
+    metric = record.metric("benchmark/joints: as it is/mpjpe")
+    assert (metric.value, metric.low, metric.high) == tuple(vars(line.mean["mpjpe"]).values())
+    assert record["benchmark/joints: as it is/success"] == pytest.approx(50.0)
+    assert "benchmark/joints: no joints/mpjpe change" in {m.key for m in record.metrics}
+
+
+def test_curves_over_data_and_values(spec, done):
+    pytest.importorskip("matplotlib")
+    _, results = done
+    two = replace(spec, data=(Data(), Data("again")))
+    both = [*results, *(replace(r, data="again") for r in results)]
+    pictures = draw(two, summarise(two, both))
+    assert {"over the data mpjpe", "over the values i_mpjpe"} <= set(pictures)
+    assert all(png.startswith(b"\x89PNG") for png in pictures.values())
 
 
 def test_a_file_with_truth(spec, hands, done, tmp_path):

@@ -2,16 +2,17 @@
 
 import json
 import math
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from experiments import collision_engines, map_page
+from experiments import collision_engines, map_page, results_page
 from experiments.benchmark import page as benchmark_page
 from experiments.records import Metric, Record, markdown_table, provenance, read_record
 
 ROOT = Path(__file__).parent.parent
-RESULTS = sorted((ROOT / "experiments" / "results").glob("*.json"))
+RESULTS = sorted((ROOT / "experiments" / "results").rglob("*.json"))
 
 
 @pytest.fixture
@@ -69,6 +70,20 @@ def test_the_page_of_collision_engines_is_its_record():
 def test_the_page_of_map_is_its_records():
     records = {name: read_record(ROOT / path) for name, path in map_page.RECORDS.items()}
     assert (ROOT / "docs" / "map.md").read_text() == map_page.page(records)
+
+
+def test_the_page_of_the_studies_is_their_records():
+    page = results_page.page(results_page.read_records(ROOT))
+    assert (ROOT / "docs" / "results.md").read_text() == page
+
+
+def test_every_study_has_its_answer():
+    studies = {p.stem for p in (ROOT / "experiments" / "studies").glob("*.toml")}
+    assert studies == set(results_page.STUDIES)
+    for name, record in results_page.read_records(ROOT).items():
+        if name in studies:
+            text = (ROOT / "experiments" / "studies" / f"{name}.toml").read_text()
+            assert record.question == tomllib.loads(text)["question"]
 
 
 def test_the_page_of_the_benchmark_is_its_record():

@@ -15,6 +15,7 @@ from fitting.strategy import (
     preset_names,
     strategy_from_toml,
     strategy_to_toml,
+    with_stages,
 )
 
 
@@ -97,6 +98,27 @@ def test_settings_of_likelihoods_reach_their_field(setting, value):
     assert not value(before)
 
 
+def test_a_star_multiplies_what_is_there():
+    paper = load_strategy("ihmr")
+    doubled = override(paper, ["stages.weights.collision*=2", "shape.step_sizes.shape *= 0.5"])
+    for before, after in zip(paper.stages, doubled.stages, strict=True):
+        assert after.weights["collision"] == 2 * before.weights["collision"]
+    assert doubled.stages[3].step_sizes == {"shape": 0.5 * paper.stages[3].step_sizes["shape"]}
+    # A group that only one stage frees is multiplied there, and freed nowhere else.
+    longer = override(paper, ["stages.step_sizes.translation*=3"])
+    assert [set(s.step_sizes) for s in longer.stages] == [set(s.step_sizes) for s in paper.stages]
+
+
+def test_stages_in_another_order():
+    paper = load_strategy("ihmr")
+    some = with_stages(paper, ["shape", "translation"])
+    assert some.stages == (paper.stages[3], paper.stages[0])
+    with pytest.raises(StrategyError, match="stages: unknown 'pose'; known: translation"):
+        with_stages(paper, ["pose"])
+    with pytest.raises(StrategyError, match="it has no stages"):
+        with_stages(paper, [])
+
+
 def test_an_objective_is_the_terms_in_order_with_their_numbers():
     """Kernels are squared and knees three unless the strategy says otherwise."""
     strategy = load_strategy("map")
@@ -169,6 +191,11 @@ def test_a_term_of_no_weight_is_none_that_the_solver_cannot_take():
         ("finger_pose.solver=lbfgs", "unknown 'lbfgs'; known: adam"),
         ("angle_frame=world", "unknown 'world'; known: axis_angle"),
         ("finger_pose", "expected PATH=VALUE"),
+        ("stages.weights.vertices*=2", "there is no weights.vertices to multiply"),
+        ("stages.iterations.x*=2", "there is no iterations.x to multiply"),
+        ("stages.acceptance.select_by*=2", "expected two numbers, found"),
+        ("finger_pose.weights.collision*=high", "expected two numbers, found 'high'"),
+        ("stages.iterations*=2.5", "iterations: expected int, found"),
         ("stages=3", "name a field of the stage"),
     ],
 )

@@ -32,7 +32,7 @@ def frames(hands):
 
 def searched(hands, frames, **options):
     settings = {"numbers": STEPS, "against": (), "evaluations": 24, "seed": 1} | options
-    return tune(hands, *frames, SLOW, GOAL, **settings)
+    return tune(hands, *frames, strategy=SLOW, goal=GOAL, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,16 @@ def test_an_interrupted_search_goes_on(hands, frames, found, tmp_path, monkeypat
     assert searched(hands, frames, journal=again) == tuned
     assert again.read_bytes() == journal.read_bytes()
     # Another goal's evaluations are others.
-    strategy = replace(JOINTS, kernels={})
-    other = tune(hands, *frames, strategy, Goal("i_mpjpe", {}), numbers=STEPS[:1], against=(),
-                 evaluations=2, journal=again)  # fmt: skip
+    other = tune(
+        hands,
+        *frames,
+        strategy=JOINTS,
+        goal=Goal("i_mpjpe", {}),
+        numbers=STEPS[:1],
+        against=(),
+        evaluations=2,
+        journal=again,
+    )
     assert "i_mpjpe" in other.tuning["tuned"]
     assert len(again.read_bytes().splitlines()) > len(lines)
 
@@ -110,8 +117,14 @@ def test_a_limit_ranks_before_the_goal():
 
 def test_limits_that_cannot_be_kept_are_told(hands, frames):
     with pytest.raises(InputError, match=r"no candidate kept the limits ave_p <= 0; at the start"):
-        tune(hands, *frames, JOINTS, Goal("mpjpe", {"ave_p": 0.0}), numbers=STEPS[:1],
-             evaluations=2)  # fmt: skip
+        tune(
+            hands,
+            *frames,
+            strategy=JOINTS,
+            goal=Goal("mpjpe", {"ave_p": 0.0}),
+            numbers=STEPS[:1],
+            evaluations=2,
+        )
 
 
 def test_what_acts_may_change():
@@ -131,7 +144,7 @@ def test_what_acts_may_change():
 )
 def test_a_bad_question_is_refused(hands, frames, goal, options, message):
     with pytest.raises(InputError, match=message):
-        tune(hands, *frames, JOINTS, Goal(*goal), evaluations=2, **options)
+        tune(hands, *frames, strategy=JOINTS, goal=Goal(*goal), evaluations=2, **options)
 
 
 def test_the_command_writes_a_strategy(frames, tmp_path, capsys):

@@ -181,14 +181,14 @@ def _slide(
     wrist = wrist + direction * travel
     vertices = pair.vertices[1] @ R.T + wrist
     distance, nearest = pair.right_tree.query(vertices, distance_upper_bound=NEAR_M)
-    vertex = np.arange(len(vertices))
     knuckles = pair.joints[:, index("middle1")]
     near = np.isfinite(distance)
     # The rough skin's first points are the vertices; the tree knows edges and faces too.
-    part = surface.point_parts[np.where(near, nearest, 0)]
+    nearest = np.where(near, nearest, 0)
+    part = surface.point_parts[nearest]
     counts = np.isin(surface.segments, kind.segments)
     counted = near & counts[surface.parts] & counts[part]
-    at_rim = near & (np.isin(nearest, surface.rim) | np.isin(vertex, surface.rim))
+    at_rim = near & (surface.at_rim[nearest] | surface.at_rim[: len(vertices)])
     score = (
         np.count_nonzero(counted)
         + _UNCOUNTED_SHARE * np.count_nonzero(near)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from experiments.benchmark.pose import unit
 from mano_jax.joint_orders import MANO16
@@ -28,6 +28,8 @@ class Surface:
     """What each joint moves: 0 the palm, 1 to 3 a finger's segments."""
     rim: Int[np.ndarray, "L"]
     """The wrist opening's vertices."""
+    at_rim: Bool[np.ndarray, "P"]
+    """Which of the points of `points` they are."""
 
     @classmethod
     def of(cls, hands: Hands) -> "Surface":
@@ -36,13 +38,15 @@ class Surface:
         pairs = np.concatenate([faces[0][:, [0, 1]], faces[0][:, [1, 2]], faces[0][:, [2, 0]]])
         edges = np.unique(np.sort(pairs, axis=1), axis=0)
         parts = np.asarray(hands.lbs_weights[0]).argmax(axis=1)
+        rim = np.unique(np.asarray(hands.cap_faces[0]))
         return cls(
             faces=faces,
             edges=edges,
             parts=parts,
             point_parts=np.concatenate([parts, parts[edges[:, 0]], parts[faces[0][:, 0]]]),
             segments=np.array([0 if name == "wrist" else int(name[-1]) for name in MANO16]),
-            rim=np.unique(np.asarray(hands.cap_faces[0])),
+            rim=rim,
+            at_rim=np.isin(np.arange(len(parts) + len(edges) + len(faces[0])), rim),
         )
 
     def points(self, vertices: Float[np.ndarray, "V 3"], hand: int) -> Float[np.ndarray, "P 3"]:
@@ -56,14 +60,15 @@ def rough_slide(
 ) -> float:
     """How far `moving` can go along `direction` before it meets `fixed`: height maps of both."""
     axes = _slide_axes(direction)[[1, 2, 0]]
-    near, far = moving @ axes.T, fixed @ axes.T
-    low = np.minimum(near[:, :2].min(0), far[:, :2].min(0))
-    size = np.ceil((np.maximum(near[:, :2].max(0), far[:, :2].max(0)) - low) / cell).astype(int) + 1
+    # A row a coordinate: over the long axis NumPy finds the extremes twenty times as fast.
+    near, far = (np.ascontiguousarray((points @ axes.T).T) for points in (moving, fixed))
+    low = np.minimum(near[:2].min(1), far[:2].min(1))
+    size = np.ceil((np.maximum(near[:2].max(1), far[:2].max(1)) - low) / cell).astype(int) + 1
     front = np.full(size[0] * size[1], -np.inf)
     back = np.full(size[0] * size[1], np.inf)
-    cells = [(np.floor((p[:, :2] - low) / cell).astype(int) @ [size[1], 1]) for p in (near, far)]
-    np.maximum.at(front, cells[0], near[:, 2])
-    np.minimum.at(back, cells[1], far[:, 2])
+    for p, height, extreme in ((near, front, np.maximum), (far, back, np.minimum)):
+        column, row = (np.floor((p[i] - low[i]) / cell).astype(int) for i in range(2))
+        extreme.at(height, column * size[1] + row, p[2])
     travel = (back - front).min()
     # Hands that pass each other are far apart for any score.
     return float(travel) if np.isfinite(travel) else 0.0
@@ -92,8 +97,15 @@ def depth_and_distance(
 
 def _slide_axes(direction: np.ndarray) -> Float[np.ndarray, "3 3"]:
     """Rows: the direction and two axes across it."""
-    across = unit(np.cross(direction, np.eye(3)[np.abs(direction).argmin()]))
-    return np.stack([direction, across, np.cross(direction, across)])
+    across = unit(_cross(direction, np.eye(3)[np.abs(direction).argmin()]))
+    return np.stack([direction, across, _cross(direction, across)])
+
+
+def _cross(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """Of two vectors: `np.cross` takes ten times as long over the shapes it could be given."""
+    return np.array(
+        [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    )
 
 
 @jax.jit

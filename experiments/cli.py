@@ -44,7 +44,7 @@ class Demo:
     strategy: str = "map"
     """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005, or PATH*=FACTOR."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     force: bool = False
@@ -77,7 +77,7 @@ class Refine:
     strategy: str = "map"
     """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005, or PATH*=FACTOR."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     frames: str | None = None
@@ -123,7 +123,7 @@ class Calibrate:
     strategy: str = "map"
     """A preset or a .toml file whose scales are to be estimated."""
     set: UseAppendAction[tuple[str, ...]] = ()
-    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005."""
+    """Change the strategy: PATH=VALUE, for example scales.joints_3d=0.005, or PATH*=FACTOR."""
     hands: HandsPath = None
     """Folder or right-hand file of the hand model."""
     sample: int = 256
@@ -381,8 +381,9 @@ class Tune:
     """Path of a number that may change; all scales and weights that act unless given."""
     minimise: str = "i_mpjpe"
     """Metric whose mean over frames is to improve; `manofit evaluate --help` lists them."""
-    limit: UseAppendAction[tuple[str, ...]] = ("ave_p=0.01",)
-    """METRIC=GREATEST: mean of another metric that may not be passed."""
+    limit: UseAppendAction[tuple[str, ...]] = ()
+    """METRIC=GREATEST: mean of another metric that may not be passed. Where frames have both hands
+    and nothing is said, ave_p=0.01."""
     against: tuple[str, ...] = ("ihmr", "map")
     """Strategies that the tuned one is held against, besides the one it begins as."""
     evaluations: int = 200

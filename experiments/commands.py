@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -274,6 +275,10 @@ def ablate(path: Path, out: Path, *, hands_path: Path | None = None, pictures: b
     print(f"in {out}: {', '.join([RESULTS, *(p.name for p in written)])}")
 
 
+DEFAULT_AVE_P_MM: Final = 0.01
+"""How deep a tuned strategy may leave hands in each other on average, unless told."""
+
+
 def tune_file(
     predictions: Path,
     truth: Path,
@@ -291,11 +296,17 @@ def tune_file(
     force: bool = False,
 ) -> None:
     """Tune a strategy's numbers; print what they came to, write the strategy and its record."""
+    if evaluations < 1 or seed < 0:
+        raise InputError(
+            f"expected at least one evaluation and a seed of 0 or more, found {evaluations}, {seed}"
+        )
     record, journal = out.with_suffix(".json"), out.with_suffix(".jsonl")
-    for path in (out, record):
-        check_target(path, (".toml", ".json"), overwrite=force)
-    goal = Goal(minimise, dict(_limit(text) for text in limits))
+    check_target(out, (".toml",), overwrite=force)
+    check_target(record, (".json",), overwrite=force)
     start, true = read_predictions(predictions), read_truth(truth)
+    unless_told = {"ave_p": DEFAULT_AVE_P_MM} if true.hand_valid.all(axis=1).any() else {}
+    goal = Goal(minimise, dict(_limit(text) for text in limits) or unless_told)
+    out.parent.mkdir(parents=True, exist_ok=True)
     hands, source = open_hands(hands_path)
     found = tune(
         hands,
@@ -309,6 +320,7 @@ def tune_file(
         held_out=held_out,
         seed=seed,
         journal=journal,
+        hand_model=source.fingerprint,
         progress=True,
     )
     print(found.table())

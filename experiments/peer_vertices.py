@@ -104,9 +104,7 @@ def both_programs(
     def our_error(found: VertexStart) -> np.ndarray:
         valid = np.ones((len(pairs), 2), bool)
         again = posed(hands, TwoHandPredictions(hand_valid=valid, **found._asdict()))[0]
-        # Where the first wrist is, is no part of a start: both meshes about their middles.
-        again, wanted = (x - x.mean(2, keepdims=True) for x in (again, pairs))
-        return np.linalg.norm(again - wanted, axis=-1).reshape(count, -1)
+        return from_middle(again, pairs).reshape(count, -1)
 
     found: dict[str, Any] = {"manofit": (ours, our_error)}
     with tempfile.TemporaryDirectory() as folder:
@@ -123,10 +121,16 @@ def both_programs(
 
         def error(fitted: Any) -> np.ndarray:
             again = model(**{key: fitted[key] for key in keys})["vertices"]
-            return np.linalg.norm(np.asarray(again - rights), axis=-1)
+            return from_middle(np.asarray(again), np.asarray(rights))
 
         found[name] = fit, error
     return found
+
+
+def from_middle(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Distances of vertices, both meshes about their middles: ours has no place of its own."""
+    found, wanted = (x - x.mean(axis=-2, keepdims=True) for x in (found, wanted))
+    return np.linalg.norm(found - wanted, axis=-1)
 
 
 if __name__ == "__main__":

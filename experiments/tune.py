@@ -14,6 +14,7 @@ the same command finds what was evaluated before it was interrupted, and goes on
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,13 +22,13 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.json_lines import append_line, read_lines
-from experiments.records import Metric, Record, provenance
+from experiments.records import Direction, Metric, Record, provenance
 from fitting.errors import InputError
 from fitting.evaluation import evaluate, match_frames
 from fitting.evaluation_summary import Interval, bootstrap_means
 from fitting.metric_table import METRICS
 from fitting.predictions import TwoHandPredictions
-from fitting.refine import refine
+from fitting.refine import SKIPPED_INVALID, refine
 from fitting.strategy import Strategy, load_strategy, override, strategy_to_toml
 from mano_jax.model import Hands
 from objectives.total import TERMS
@@ -36,8 +37,8 @@ FIRST_STEP: Final = 0.5
 """Standard deviation of the first factors' logarithms: most lie between 0.6 and 1.6."""
 FURTHEST: Final = 100.0
 """Greatest factor, and the inverse of the smallest."""
-_TOO_FAR: Final = 10.0
-"""What a violated limit costs before how much it is violated: more than any gain."""
+AS_IT_IS: Final = "as it is"
+"""The strategy that the search begins at."""
 
 
 @dataclass(frozen=True)
@@ -62,19 +63,25 @@ class Goal:
         """What must be measured."""
         return tuple(dict.fromkeys([self.minimise, *self.limits]))
 
-    def cost(self, means: Mapping[str, float], start: Mapping[str, float]) -> float:
-        """What CMA-ES ranks by: the metric over its value at the start, behind it the limits."""
-        sign = -1.0 if METRICS[self.minimise].higher_is_better else 1.0
-        scale = max(abs(start[self.minimise]), 1e-12)
-        beyond = sum(
-            (means[name] - limit) / max(limit, 1e-9)
-            for name, limit in self.limits.items()
-            if means[name] > limit
-        )
-        found = sign * means[self.minimise] / scale
-        if beyond:
-            found += _TOO_FAR + beyond
-        return found if np.isfinite(found) else np.inf
+    def kept(self, means: Mapping[str, float]) -> bool:
+        """Whether all limits are."""
+        return all(means[name] <= limit for name, limit in self.limits.items())
+
+    def cost(self, means: Mapping[str, float]) -> float:
+        """What CMA-ES ranks by, between 0 and 1 where the limits are kept and above 1 elsewhere."""
+        value = means[self.minimise]
+        if not self.kept(means):
+            beyond = [
+                (means[name] - limit) / max(limit, 1e-9)
+                for name, limit in self.limits.items()
+                if not means[name] <= limit
+            ]
+            found = 2.0 + sum(beyond)
+        elif METRICS[self.minimise].higher_is_better:
+            found = 0.5 - np.arctan(value) / np.pi
+        else:
+            found = 0.5 + np.arctan(value) / np.pi
+        return float(found) if np.isfinite(found) else np.inf
 
 
 @dataclass(frozen=True)
@@ -132,15 +139,18 @@ class Tuned:
 
     def record(self, data: str) -> Record:
         """For machines."""
-        better = "higher" if METRICS[self.goal.minimise].higher_is_better else "lower"
+
+        def better(metric: str) -> Direction:
+            return "higher" if METRICS[metric].higher_is_better else "lower"
+
         metrics = [Metric(f"factor/{k}", v, "", "neither") for k, v in self.factors.items()]
         metrics += [
-            Metric(f"tuning/{name}/{metric}", value, METRICS[metric].unit, better)
+            Metric(f"tuning/{name}/{metric}", value, METRICS[metric].unit, better(metric))
             for name, means in self.tuning.items()
             for metric, value in means.items()
         ]
         metrics += [
-            Metric(f"{kind}/{name}/{key}", i.mean, METRICS[key].unit, better, i.low, i.high)
+            Metric(f"{kind}/{name}/{key}", i.mean, METRICS[key].unit, better(key), i.low, i.high)
             for kind, table in (("held out", self.held_out), ("tuned minus", self.gain))
             for name, intervals in table.items()
             for key, i in intervals.items()
@@ -172,6 +182,7 @@ def tune(
     held_out: float = 0.5,
     seed: int = 0,
     journal: Path | None = None,
+    hand_model: str = "",
     progress: bool = False,
 ) -> Tuned:
     """Search for factors of a strategy's numbers.
@@ -188,6 +199,7 @@ def tune(
         held_out: share of the frames, or of the videos, that are not tuned on.
         seed: of the split and of CMA-ES.
         journal: file of the evaluations, read and continued.
+        hand_model: fingerprint of the hand model, for the journal.
         progress: show a progress bar.
 
     Raises:
@@ -195,67 +207,55 @@ def tune(
             match or are too few, or limits that no candidate kept.
     """
     cma = _cma()
+    others = {AS_IT_IS: strategy}
+    others |= {name: found for name in against if (found := load_strategy(name)) != strategy}
     rows, true_rows, _ = match_frames(predictions, truth)
     predictions, truth = predictions.frames(rows), truth.frames(true_rows)
-    names = list(numbers) or acting_numbers(strategy)
-    rng = np.random.default_rng(seed)
-    keep, out = _split(predictions, truth, held_out, rng)
-    here, true_here = predictions.frames(keep), truth.frames(keep)
-
-    def candidate(logs: np.ndarray) -> tuple[Strategy, list[str]]:
-        # Rounded, so that a line of the journal says all there is to know.
-        settings = [f"{n}*={float(f'{np.exp(x):.6g}')!r}" for n, x in zip(names, logs, strict=True)]
-        return override(strategy, settings), settings
-
-    known = _Journal(journal, _fingerprint(here, true_here, strategy, goal))
-
-    def means(logs: np.ndarray) -> dict[str, float]:
-        plan, settings = candidate(logs)
-        if (found := known.get(settings)) is None:
-            values = _measure(hands, here, true_here, plan, goal)
-            for name, column in values.items():
-                if not np.isfinite(column).any():
-                    raise InputError(f"{name} could be measured in no frame")
-            found = {name: float(np.nanmean(column)) for name, column in values.items()}
-            known.add(settings, found)
-        return found
-
-    start = means(np.zeros(len(names)))
-    best, best_cost, tried = np.zeros(len(names)), goal.cost(start, start), 1
+    keep, out = _split(predictions, truth, held_out, np.random.default_rng(seed))
+    trial = _Trial(
+        hands=hands,
+        predictions=predictions.frames(keep),
+        truth=truth.frames(keep),
+        strategy=strategy,
+        goal=goal,
+        names=tuple(numbers) or tuple(acting_numbers(strategy)),
+        journal=journal,
+        hand_model=hand_model,
+    )
     reach = float(np.log(FURTHEST))
+    best = np.zeros(len(trial.names))
+    least, tried = goal.cost(trial.means(best)), 1
     search = cma.CMAEvolutionStrategy(
         best, FIRST_STEP, {"seed": seed + 1, "bounds": [-reach, reach], "verbose": -9}
     )
     with tqdm(total=evaluations, unit="fit", disable=not progress, desc="tuning") as bar:
         while tried < evaluations and not search.stop():
             asked = search.ask()
-            costs = [goal.cost(means(logs), start) for logs in asked]
+            costs = [goal.cost(trial.means(logs)) for logs in asked]
             search.tell(asked, costs)
             tried += len(asked)
-            if min(costs) < best_cost:
-                best, best_cost = asked[int(np.argmin(costs))], min(costs)
+            if min(costs) < least:
+                best, least = asked[int(np.argmin(costs))], min(costs)
             bar.update(len(asked))
-            bar.set_postfix_str(f"best {best_cost:.4f} of the start")
-    if best_cost >= _TOO_FAR / 2:
+            bar.set_postfix_str(f"best {goal.minimise} {trial.means(best)[goal.minimise]:.4g}")
+    start, end = trial.means(np.zeros(len(best))), trial.means(best)
+    if not goal.kept(end):
         raise InputError(
             "no candidate kept the limits "
             + ", ".join(f"{name} <= {limit:g}" for name, limit in goal.limits.items())
             + f"; at the start: {', '.join(f'{n} {start[n]:.4g}' for n in goal.limits)}"
         )
-    plan, settings = candidate(best)
-    others = {f"{strategy.name} as it is": strategy}
-    others |= {name: load_strategy(name) for name in against if name != strategy.name}
     there, true_there = predictions.frames(out), truth.frames(out)
     values = {
         name: _measure(hands, there, true_there, one, goal)
-        for name, one in {"tuned": plan, **others}.items()
+        for name, one in {"tuned": trial.plan(best), **others}.items()
     }
     return Tuned(
-        strategy=plan,
+        strategy=trial.plan(best),
         goal=goal,
-        factors={n: float(s.partition("=")[2]) for n, s in zip(names, settings, strict=True)},
+        factors=dict(zip(trial.names, trial.factors(best), strict=True)),
         evaluations=tried,
-        tuning={"as it is": start, "tuned": means(best)},
+        tuning={AS_IT_IS: start, "tuned": end},
         held_out={name: _intervals(columns) for name, columns in values.items()},
         gain={
             name: _intervals({m: values["tuned"][m] - columns[m] for m in columns})
@@ -305,6 +305,71 @@ def _split(
     return np.flatnonzero(~away), np.flatnonzero(away)
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """Candidates by the logarithms of their factors, each measured once."""
+
+    hands: Hands
+    predictions: TwoHandPredictions
+    truth: TwoHandPredictions
+    strategy: Strategy
+    goal: Goal
+    names: tuple[str, ...]
+    journal: Path | None
+    hand_model: str
+
+    def factors(self, logs: np.ndarray) -> list[float]:
+        """Rounded, so that a line of the journal says all there is to know."""
+        return [float(f"{np.exp(x):.6g}") for x in logs]
+
+    def settings(self, logs: np.ndarray) -> list[str]:
+        return [f"{n}*={f!r}" for n, f in zip(self.names, self.factors(logs), strict=True)]
+
+    def plan(self, logs: np.ndarray) -> Strategy:
+        return override(self.strategy, self.settings(logs))
+
+    def means(self, logs: np.ndarray) -> dict[str, float]:
+        """Mean metrics of a candidate."""
+        settings = tuple(self.settings(logs))
+        if settings in self._known:
+            return self._known[settings]
+        values = _measure(self.hands, self.predictions, self.truth, self.plan(logs), self.goal)
+        for name, column in values.items():
+            if not np.isfinite(column).any():
+                raise InputError(f"{name} could be measured in no frame")
+        found = {name: float(np.nanmean(column)) for name, column in values.items()}
+        if self.journal is not None:
+            line = {"fingerprint": self._fingerprint, "set": list(settings), "means": found}
+            append_line(self.journal, line)
+        self._known[settings] = found
+        return found
+
+    @cached_property
+    def _known(self) -> dict[tuple[str, ...], dict[str, float]]:
+        """What this very search measured before it was interrupted."""
+        known = {}
+        lines = read_lines(self.journal) if self.journal else []
+        for number, entry in enumerate(lines, start=1):
+            try:
+                if entry["fingerprint"] == self._fingerprint:
+                    known[tuple(entry["set"])] = entry["means"]
+            except (TypeError, KeyError) as error:
+                raise InputError(
+                    f"{self.journal}, line {number}: no evaluation of a search; take the line out"
+                ) from error
+        return known
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Of what decides an evaluation, besides its factors."""
+        digest = hashlib.sha256(strategy_to_toml(self.strategy).encode())
+        digest.update(repr((self.goal.metrics, self.hand_model)).encode())
+        for file in (self.predictions, self.truth):
+            for name, array in file.arrays().items():
+                digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+
 def _measure(
     hands: Hands,
     predictions: TwoHandPredictions,
@@ -313,7 +378,10 @@ def _measure(
     goal: Goal,
 ) -> dict[str, np.ndarray]:
     result = refine(hands, predictions, strategy)
-    found = evaluate(hands, result.predictions, truth, metrics=goal.metrics)
+    skipped = result.status == SKIPPED_INVALID
+    found = evaluate(hands, result.predictions, truth, skipped=skipped, metrics=goal.metrics)
+    if missing := [name for name in goal.metrics if name not in found.metrics]:
+        raise InputError(f"{', '.join(missing)} cannot be measured: {'; '.join(found.notes)}")
     return {name: found.column(name) for name in goal.metrics}
 
 
@@ -324,40 +392,3 @@ def _intervals(columns: Mapping[str, np.ndarray]) -> dict[str, Interval]:
         name: Interval(float(np.nanmean(values[:, i])), float(low[i]), float(high[i]))
         for i, name in enumerate(columns)
     }
-
-
-def _fingerprint(
-    predictions: TwoHandPredictions, truth: TwoHandPredictions, strategy: Strategy, goal: Goal
-) -> str:
-    """Of what decides an evaluation, besides its factors."""
-    digest = hashlib.sha256(strategy_to_toml(strategy).encode())
-    digest.update(repr(goal.metrics).encode())
-    for file in (predictions, truth):
-        for name, array in file.arrays().items():
-            digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-class _Journal:
-    """Evaluations, a line each: those of this search are not done again."""
-
-    def __init__(self, path: Path | None, fingerprint: str):
-        self._path, self._fingerprint = path, fingerprint
-        self._known: dict[tuple[str, ...], dict[str, float]] = {}
-        for number, entry in enumerate(read_lines(path) if path else (), start=1):
-            try:
-                if entry["fingerprint"] == fingerprint:
-                    self._known[tuple(entry["set"])] = entry["means"]
-            except (TypeError, KeyError) as error:
-                raise InputError(
-                    f"{path}, line {number}: no evaluation of a search; take the line out"
-                ) from error
-
-    def get(self, settings: Sequence[str]) -> dict[str, float] | None:
-        return self._known.get(tuple(settings))
-
-    def add(self, settings: Sequence[str], means: dict[str, float]) -> None:
-        self._known[tuple(settings)] = means
-        if self._path is not None:
-            line = {"fingerprint": self._fingerprint, "set": list(settings), "means": means}
-            append_line(self._path, line)

@@ -130,7 +130,8 @@ def refine(
         predictions: what to start from and what to hold it against. Without parameters the start
             is made from the 3D joints, and every stage keeps its iterate of lowest energy.
         strategy: a strategy, or the name of a preset or `.toml` file.
-        devices: where to run; all local devices unless told. Results do not depend on it.
+        devices: where to run; all local devices unless told. With the solver `adam` results do not
+            depend on it; with `lm` one device and several round differently.
         uncertainty: also tell the standard deviation of every parameter and joint; the strategy
             must report likelihoods.
         progress: show a progress bar.
@@ -272,20 +273,22 @@ def _started_anew(
     if len(stuck) == 0:
         return fitted
     offsets = stage.restart_offset * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
-    again = np.repeat(stuck, len(offsets))
+    frames, starts = len(stuck), len(offsets)
+    again = np.repeat(stuck, starts)
     start, given = jax.tree.map(lambda x: np.asarray(x)[again], (fitted.params, observations))
-    moved = start.relative_transl + np.tile(offsets, (len(stuck), 1))
+    moved = start.relative_transl + np.tile(offsets, (frames, 1))
     start = replace(start, relative_transl=moved)
-    tried = fit(start, given, (stage,), what=f"{stage.name}, {len(stuck)} stuck frames")
-    energy = tried.after.sum(axis=1, dtype=np.float64).reshape(len(stuck), -1)
+    flat = fit(start, given, (stage,), what=f"{stage.name}, {frames} stuck frames")
+    tried = jax.tree.map(lambda x: x.reshape(frames, starts, *x.shape[1:]), flat)
+
+    energy = tried.after.sum(axis=-1, dtype=np.float64)
     energy = np.where(np.isfinite(energy), energy, np.inf)
-    better = energy.min(axis=1) < fitted.after[stuck].sum(axis=1, dtype=np.float64)
-    rows = stuck[better]
-    best = (np.arange(len(stuck)) * len(offsets) + energy.argmin(axis=1))[better]
+    best = energy.argmin(axis=1)
+    lower = energy.min(axis=1) < fitted.after[stuck].sum(axis=1, dtype=np.float64)
 
     def put(old: np.ndarray, new: np.ndarray) -> np.ndarray:
         old = old.copy()
-        old[rows] = new[best]
+        old[stuck[lower]] = new[np.arange(frames), best][lower]
         return old
 
     return jax.tree.map(put, fitted, tried)._replace(before=fitted.before)

@@ -154,6 +154,9 @@ class Strategy:
         )
 
 
+_DEPTH_TERMS: Final = tuple(term for term in COLLISION_TERMS if term != "contact")
+"""Terms that cost the more the deeper the hands are in each other."""
+
 STUCK: Final = 5e-4
 """Metres: a frame with a vertex deeper in the other hand is one that contacts could not free."""
 
@@ -255,6 +258,12 @@ def with_stages(strategy: Strategy, names: Sequence[str]) -> Strategy:
     return dataclasses.replace(strategy, stages=tuple(stages[name] for name in names))
 
 
+def sees_depth(weights: Mapping[str, float], likelihoods: Iterable[str]) -> bool:
+    """Whether an energy of these terms rises with the depth of hands in each other."""
+    acting = {term for term, weight in weights.items() if weight > 0}.union(likelihoods)
+    return not acting.isdisjoint(_DEPTH_TERMS)
+
+
 def selecting_by_energy(strategy: Strategy) -> Strategy:
     """The same stages, each keeping its iterate of lowest weighted energy.
 
@@ -341,10 +350,11 @@ def _validate(strategy: Strategy) -> None:
         raise StrategyError(
             f"{where}: a stage with a restart_offset repairs what the others leave: put it last"
         )
-    if strategy.repairs and not set(COLLISION_TERMS) & set(strategy.reported):
+    if strategy.repairs and not sees_depth(strategy.report_weights, strategy.report_likelihoods):
         raise StrategyError(
-            f"{where}: restart_offset: THE energy decides which start was best, so it must have "
-            "collisions: name collision in report_weights or report_likelihoods"
+            f"{where}: restart_offset: THE energy decides which start was best, so it must see "
+            f"how deep hands are: name one of {_listed(_DEPTH_TERMS)} in report_likelihoods, or "
+            "with a weight in report_weights"
         )
 
 

@@ -10,13 +10,21 @@ import pytest
 from experiments.ablation import Spec, cells, read_spec, run_cells, write_report
 from experiments.ablation.plots import draw
 from experiments.ablation.run import RESULTS, read_results
-from experiments.ablation.spec import AS_IT_IS, Data, Files, Row
+from experiments.ablation.spec import AS_IT_IS, Data, Files, Row, reporting_itself
 from experiments.ablation.tables import BEFORE, summarise
 from experiments.cli import main
 from experiments.records import read_record
 from fitting.canonical import write_predictions
 from fitting.errors import InputError
-from fitting.strategy import Acceptance, Stage, Strategy, load_strategy, strategy_to_toml
+from fitting.strategy import (
+    Acceptance,
+    Stage,
+    Strategy,
+    load_strategy,
+    override,
+    strategy_to_toml,
+    with_stages,
+)
 from tests.test_refine import count_compilations
 
 JOINTS = Strategy(
@@ -105,6 +113,7 @@ stages = ['shape', 'finger_pose']
         ("question = '?'\n[[data]]\ndetector = {joint_noise = 1}", "unknown 'joint_noise'"),
         ("question = '?'\n[[rows]]\nname = 'as it is'\nset = []", "two have the same name"),
         ("question = '?'\nframes = 0", "a seed and a frame at least"),
+        ("question = '?'\nmetrics = ['pck']\n[success]\npck = 1", "of pck more is better"),
         ("question = '?'\n[success]\nmpjp = 1", "success: metrics that are measured: unknown"),
         ("question = '?'\n[[rows]]\nname = 'a/b'", "a name in a record's path has no '/'"),
         ("question = '?'\n[[rows]]\nname = 'x'\nof = ['map']", "row 'x': of: unknown 'map'"),
@@ -249,6 +258,30 @@ def test_successes_and_the_record(spec, done, tmp_path):
     assert (metric.value, metric.low, metric.high) == tuple(vars(line.mean["mpjpe"]).values())
     assert record["benchmark/joints: as it is/success"] == pytest.approx(50.0)
     assert "benchmark/joints: no joints/mpjpe change" in {m.key for m in record.metrics}
+
+
+def test_what_cannot_be_measured_is_no_failure(spec, done):
+    _, results = done
+    counting = replace(spec, success={"mpjpe": 1e6})
+    lame = [
+        replace(r, metrics={k: [None, *v[1:]] for k, v in r.metrics.items()})
+        for r in results
+        if r.row == AS_IT_IS
+    ]
+    line = next(line for line in summarise(counting, lame) if line.row == AS_IT_IS)
+    assert line.mean["success"].mean == 100.0
+
+
+def test_energies_have_what_acts_and_repair_what_they_see():
+    ours = load_strategy("map")
+    joints = reporting_itself(with_stages(ours, ["joints"]))
+    assert "collision" not in joints.report_likelihoods
+    assert reporting_itself(ours) == ours
+    blind = override(ours, ["contacts.likelihoods=['joints_3d']", "contacts.anneal={}"])
+    assert reporting_itself(blind).repairs
+    likelihoods = tuple(t for t in ours.stages[0].likelihoods)
+    stages = tuple(replace(s, likelihoods=likelihoods, anneal={}) for s in ours.stages)
+    assert not reporting_itself(replace(ours, stages=stages)).repairs
 
 
 def test_curves_over_data_and_values(spec, done):

@@ -163,7 +163,7 @@ def test_an_objective_is_the_terms_in_order_with_their_numbers():
         ("joints.iterations=0", "iterations: expected at least 1, found 0"),
         ("joints.restart_offset=0.03", "repairs what the others leave: put it last"),
         ("repair.restart_offset=-1", "restart_offset: expected a finite number >= 0, found -1"),
-        ("report_likelihoods=['joints_3d']", "decides which start was best, so it must have"),
+        ("report_likelihoods=['joints_3d']", "which start was best, so it must see how deep"),
     ],
 )
 def test_bad_likelihoods_say_what_would_be_right(setting, message):

@@ -62,7 +62,7 @@ def page(
     spec: Spec, results: Sequence[Result], lines: Sequence[Line], pictures: Mapping[str, bytes]
 ) -> str:
     """A page that needs no other file."""
-    source = {k: html.escape(str(v).strip()) for k, v in results[0].provenance.items()}
+    source = {k: html.escape(str(v).strip()) for k, v in results[-1].provenance.items()}
     what = "a file of the user's" if spec.files else "synthetic frames of interacting hands"
     parts = [
         f"<h1>{html.escape(spec.question)}</h1>",

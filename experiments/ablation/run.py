@@ -24,7 +24,7 @@ from fitting.canonical import read_predictions
 from fitting.errors import InputError
 from fitting.evaluation import evaluate, read_truth
 from fitting.predictions import TwoHandPredictions
-from fitting.refine import STATUS_NAMES, refine
+from fitting.refine import SKIPPED_INVALID, STATUS_NAMES, refine
 from fitting.strategy import strategy_to_toml
 from mano_jax.model import Hands
 
@@ -171,7 +171,14 @@ def _fit(
     begin = time.perf_counter()
     result = refine(hands, predictions, cell.plan)
     seconds = time.perf_counter() - begin
-    found = evaluate(hands, result.predictions, truth, before=predictions, metrics=spec.metrics)
+    found = evaluate(
+        hands,
+        result.predictions,
+        truth,
+        before=predictions,
+        skipped=result.status == SKIPPED_INVALID,
+        metrics=spec.metrics,
+    )
     after, before = (
         {name: _numbers(found.column(name, before=b)) for name in spec.metrics}
         for b in (False, True)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from experiments.benchmark import DetectorNoise, RegressorErrors
 from fitting.errors import InputError
 from fitting.metric_table import METRICS
-from fitting.strategy import Strategy, load_strategy, override, with_stages
+from fitting.strategy import Strategy, load_strategy, override, sees_depth, with_stages
 from fitting.toml_tables import check_names, from_table
 
 AS_IT_IS: Final = "as it is"
@@ -86,7 +86,7 @@ class Spec:
     metrics: tuple[str, ...] = ("mpjpe", "i_mpjpe", "mpvpe", "ave_p", "max_p")
     """What is measured, see `manofit evaluate --help`."""
     success: dict[str, float] = field(default_factory=dict)
-    """Metrics and limits: a frame that is below all of them counts as a success."""
+    """Metrics of which less is better, and limits: a frame below all of them is a success."""
     data: tuple[Data, ...] = (Data(),)
     """Synthetic data; every row meets all of it."""
     files: Files | None = None
@@ -95,6 +95,9 @@ class Spec:
     def __post_init__(self) -> None:
         check_names(self.metrics, METRICS, "metrics")
         check_names(self.success, self.metrics, "success: metrics that are measured")
+        for name in self.success:
+            if METRICS[name].higher_is_better:
+                raise InputError(f"success: limits are from above, and of {name} more is better")
         if self.frames < 1 or not self.strategies or not (self.seeds or self.files):
             raise InputError("an ablation needs a strategy, a seed and a frame at least")
         strategies = [strategy_name(source) for source in self.strategies]
@@ -182,14 +185,20 @@ def strategy_name(source: str) -> str:
 
 
 def reporting_itself(strategy: Strategy) -> Strategy:
-    """The strategy with THE energy of the terms that act in some stage of it.
+    """The strategy with those terms of THE energy that act in some stage of it.
 
     A fit whose energy rises is given back as it came. Terms that were switched off must not have a
-    say in that: what their absence does to a fit is the question.
+    say in that: what their absence does to a fit is the question. Nor is anything repaired by an
+    energy that sees no collisions.
     """
     acting = {term for stage in strategy.stages for term, weight in stage.weights.items() if weight}
+    scaled = {term for stage in strategy.stages for term in stage.likelihoods}
     weights = {t: w if t in acting else 0.0 for t, w in strategy.report_weights.items()}
-    return replace(strategy, report_weights=weights)
+    likelihoods = tuple(t for t in strategy.report_likelihoods if t in scaled)
+    stages = strategy.stages
+    if not sees_depth(weights, likelihoods):
+        stages = tuple(stage for stage in stages if stage not in strategy.repairs)
+    return replace(strategy, stages=stages, report_weights=weights, report_likelihoods=likelihoods)
 
 
 def _distinct(what: str, names: Sequence[str]) -> None:

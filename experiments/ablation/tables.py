@@ -36,8 +36,8 @@ class Line:
     kept: int
     """Frames that were given back as they came."""
     seconds: float
-    """Of fitting a frame: of the fastest seed, so that one without compilation counts; 0 for
-    `before`."""
+    """Of fitting a frame: of the fastest seed, so that with several seeds one without compilation
+    counts; 0 for `before`."""
 
     @property
     def name(self) -> str:
@@ -104,7 +104,8 @@ def as_record(spec: Spec, results: Sequence[Result], lines: Sequence[Line]) -> R
         metrics=tuple(m for m in metrics if np.isfinite(m.value)),
         provenance=results[-1].provenance,
         settings={
-            "data": {d.name: {"detector": d.detector, "regressor": d.regressor} for d in spec.data}
+            "commits": sorted({str(r.provenance["commit"]) for r in results}),
+            "data": {d.name: {"detector": d.detector, "regressor": d.regressor} for d in spec.data},
         },
     )
 
@@ -211,8 +212,10 @@ def _values(spec: Spec, results: Sequence[Result], *, before: bool = False) -> n
     found = {m: [x for table in tables for x in table[m]] for m in spec.metrics}
     values = {m: np.array(x, np.float64) for m, x in found.items()}
     if spec.success:
-        met = [values[metric] < limit for metric, limit in spec.success.items()]
-        values[SUCCESS] = 100.0 * np.all(met, axis=0)
+        judged = np.stack([values[metric] for metric in spec.success])
+        met = np.all(judged < np.array(list(spec.success.values()))[:, None], axis=0)
+        # What could not be measured is neither a success nor a failure.
+        values[SUCCESS] = np.where(np.isfinite(judged).all(axis=0), 100.0 * met, np.nan)
     return np.stack(list(values.values()), axis=1)
 
 
@@ -243,7 +246,7 @@ def _line(
         mean=dict(zip(names, intervals[:count], strict=True)),
         change=dict(zip(names, intervals[count:], strict=True)) if base is not None else {},
         kept=sum(r.status["kept_input"] for r in results),
-        seconds=min((r.seconds for r in results), default=0.0) / spec.frames,
+        seconds=min((r.seconds / len(r.metrics[names[0]]) for r in results), default=0.0),
     )
 
 

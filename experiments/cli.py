@@ -25,6 +25,9 @@ EXIT_INTERRUPTED = 130
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
+Foreign = Literal["aria", "interhand", "leap", "table", "vitra"]
+"""Formats that `--from` names, besides the canonical one: those of `fitting.adapters.ADAPTERS`."""
+
 HandsPath = Annotated[
     Path | None,
     arg(metavar="PATH", help_behavior_hint="(default: MANOFIT_HANDS, else the embedded hand)"),
@@ -72,7 +75,7 @@ class Refine:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Result file (.npz)."""
-    source: Annotated[Literal["canonical", "vitra", "interhand"], arg(name="from")] = "canonical"
+    source: Annotated[Literal["canonical", Foreign], arg(name="from")] = "canonical"
     """Format of the input."""
     strategy: str = "map"
     """A preset (`manofit strategy list` says what each is for) or a .toml file."""
@@ -118,7 +121,7 @@ class Calibrate:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Strategy to write (.toml)."""
-    source: Annotated[Literal["canonical", "vitra", "interhand"], arg(name="from")] = "canonical"
+    source: Annotated[Literal["canonical", Foreign], arg(name="from")] = "canonical"
     """Format of the input."""
     strategy: str = "map"
     """A preset or a .toml file whose scales are to be estimated."""
@@ -155,7 +158,7 @@ class Convert:
 
     input: Positional[Path]
     """File or folder in the foreign format."""
-    source: Annotated[Literal["vitra", "interhand"], arg(name="from")]
+    source: Annotated[Foreign, arg(name="from")]
     """Its format."""
     out: Path
     """Canonical file to write (.npz)."""

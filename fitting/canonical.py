@@ -105,7 +105,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         )
     arrays = {}
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves a damaged archive's file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = _read_array(path, archive, name)
     except CanonicalFileError:

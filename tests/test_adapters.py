@@ -23,7 +23,9 @@ TO_OPENPOSE = permutation("mano21", "openpose21")
 
 
 def test_unknown_formats_list_the_known():
-    with pytest.raises(InputError, match="'hamster'.*canonical, interhand, vitra"):
+    with pytest.raises(
+        InputError, match="'hamster'.*canonical, aria, interhand, leap, table, vitra"
+    ):
         read_input("x.npz", source="hamster")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from fitting.adapters.aria import read_aria
 from fitting.adapters.interhand import (
     InterHandFrames,
     InterHandSelection,
@@ -15,6 +16,8 @@ from fitting.adapters.interhand import (
     read_interhand_frames,
     read_interhand_truth,
 )
+from fitting.adapters.leap import read_leap
+from fitting.adapters.table import read_table
 from fitting.adapters.vitra import read_vitra
 from fitting.canonical import read_predictions
 from fitting.errors import InputError
@@ -22,7 +25,10 @@ from fitting.predictions import TwoHandPredictions
 
 ADAPTERS: Final[dict[str, Callable[[Path], TwoHandPredictions]]] = {
     "canonical": read_predictions,
+    "aria": read_aria,
     "interhand": read_interhand,
+    "leap": read_leap,
+    "table": read_table,
     "vitra": read_vitra,
 }
 """Reader of each format that `--from` names."""
@@ -47,9 +53,12 @@ __all__ = [
     "ADAPTERS",
     "InterHandFrames",
     "InterHandSelection",
+    "read_aria",
     "read_input",
     "read_interhand",
     "read_interhand_frames",
     "read_interhand_truth",
+    "read_leap",
+    "read_table",
     "read_vitra",
 ]

@@ -313,9 +313,6 @@ def section_sensitivity(paper: Record, ours: Record) -> str:
             if star:
                 key = f"benchmark/{row}/mpjpe"
                 rows.setdefault(path, {})[f"x {factor}"] = shown(record, key, interval=False)
-                back = rows[path].get("given back", "")
-                count = f"{record[f'benchmark/{row}/given back']:.0f}"
-                rows[path]["given back"] = f"{back}, {count}" if back else count
         base = number(record[f"benchmark/{strategy}: as it is/mpjpe"])
         return markdown_table(rows, corner=f"MPJPE; as it is {base}", show=str)
 
@@ -330,8 +327,17 @@ def section_sensitivity(paper: Record, ours: Record) -> str:
             "In `map` a prior that is too loose costs little where the targets are good, one that "
             "is too tight costs much: a regressor's prediction must not be trusted more than it "
             "deserves. The scales of the targets matter both ways. `calibrate` finds them, and the "
-            "prediction's, from a file. In `ihmr` the reported energy keeps its weights, whatever "
-            "a row's are: the last column counts frames that it gave back as they came.",
+            "prediction's, from a file. "
+            + _true(
+                not any(
+                    record[f"benchmark/{row}/given back"]
+                    for record in (paper, ours)
+                    for row in record.rows("benchmark")
+                    if row != "before"
+                ),
+                "THE energy keeps its weights, whatever a row's are; no frame was given back as it "
+                "came for that.",
+            ),
         ]
     )
 
@@ -456,8 +462,8 @@ def section_tuned(record: Record) -> str:
         [
             "## Tuned numbers",
             f"`manofit tune` on {frames} synthetic frames, {record.settings['evaluations']} "
-            f"candidates, judged on {held_frames} others. {LABELS[goal]} was to fall while "
-            f"{limits}.",
+            f"candidates, begun at `map`, judged on {held_frames} others. {LABELS[goal]} was to "
+            f"fall while {limits}.",
             markdown_table(rows, corner="frames held out", show=str),
             "\n".join(verdicts),
             markdown_table(factors, corner="number", show=str),
@@ -623,3 +629,7 @@ def _key(row: str, metric: str) -> str:
 def _below(one: Metric, other: Metric) -> bool:
     """Whether an interval lies below another."""
     return one.high is not None and other.low is not None and one.high < other.low
+
+
+if __name__ == "__main__":
+    main()

@@ -67,7 +67,7 @@ def _convert(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
         case origin if origin is Literal:
             check_names([_expect(value, (str,), where, error)], arguments, where, error)
             return value
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         return from_table(kind, _expect(value, (dict,), where, error), where, error)
     if kind is Any:
         return value

@@ -1,5 +1,6 @@
 """Damped Gauss-Newton: it recovers, never gets worse, and keeps frames apart to the bit."""
 
+import sys
 from dataclasses import replace
 from functools import partial
 
@@ -211,6 +212,35 @@ def test_hands_that_are_stuck_come_free(hands, fit, interactions):
     np.testing.assert_array_equal(
         alone.predictions.hand_pose[0], repaired.predictions.hand_pose[row]
     )
+
+
+def test_a_repair_that_costs_more_is_refused(problem):
+    """Two frames of three are stuck; beginning anew helps one of them, from its fourth start."""
+    engine = sys.modules["fitting.refine"]
+    params, observations = jax.tree.map(lambda x: np.asarray(x)[:3], problem)
+    energy = np.full((3, 1), 5.0)
+    given = engine._Fitted(params, energy, energy, np.array([1e-3, 0.0, 1e-3]))
+    offsets = []
+
+    def anew(start, seen, stages, what):
+        count = len(start.betas)
+        assert count == 2 * 6 and len(seen.hand_valid) == count
+        offsets.append(start.relative_transl - np.repeat(params.relative_transl[[0, 2]], 6, axis=0))
+        after = np.full((count, 1), np.nan)
+        after[3], after[6:] = 4.0, 5.0
+        return engine._Fitted(start, after, after, np.zeros(count))
+
+    stage = load_strategy("map").repairs[0]
+    found = engine._started_anew(anew, stage, given, observations)
+    np.testing.assert_allclose(np.abs(offsets[0]).sum(axis=1), stage.restart_offset, rtol=1e-4)
+    np.testing.assert_allclose(found.params.relative_transl[0] - params.relative_transl[0],
+                               offsets[0][3])  # fmt: skip
+    for name in FIELDS:
+        old, new = getattr(params, name), getattr(found.params, name)
+        np.testing.assert_array_equal(new[1:], old[1:])
+    np.testing.assert_array_equal(found.after[:, 0], [4.0, 5.0, 5.0])
+    np.testing.assert_array_equal(found.before, energy)
+    np.testing.assert_array_equal(found.deepest, [0.0, 0.0, 1e-3])
 
 
 def test_alone_and_shuffled_to_the_bit(fit, interactions, mapped):

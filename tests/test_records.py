@@ -2,12 +2,12 @@
 
 import json
 import math
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from experiments import collision_engines, map_page, results_page
+from experiments.ablation import cells, read_spec
 from experiments.benchmark import page as benchmark_page
 from experiments.records import Metric, Record, markdown_table, provenance, read_record
 
@@ -82,8 +82,11 @@ def test_every_study_has_its_answer():
     assert studies == set(results_page.STUDIES)
     for name, record in results_page.read_records(ROOT).items():
         if name in studies:
-            text = (ROOT / "experiments" / "studies" / f"{name}.toml").read_text()
-            assert record.question == tomllib.loads(text)["question"]
+            spec = read_spec(ROOT / "experiments" / "studies" / f"{name}.toml")
+            assert record.question == spec.question
+            asked = {f"{c.data}/{c.strategy}: {c.row}" for c in cells(spec)}
+            answered = {m.key.rpartition("/")[0] for m in record.metrics}
+            assert asked == {key for key in answered if not key.endswith("/before")}
 
 
 def test_the_page_of_the_benchmark_is_its_record():

@@ -169,9 +169,7 @@ def cells(spec: Spec) -> list[Cell]:
     found = []
     for source in spec.strategies:
         strategy, name = load_strategy(source), strategy_name(source)
-        plans = {
-            row.name: _plan(strategy, row) for row in all_rows(spec) if not row.of or name in row.of
-        }
+        plans = {row.name: _plan(strategy, row) for row in all_rows(spec) if row.meets(name)}
         found += [
             Cell(name, row, where, seed, plan)
             for where, seed, (row, plan) in itertools.product(data, seeds, plans.items())

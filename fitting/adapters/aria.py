@@ -9,12 +9,12 @@ Conventions, as the service documents them; the bone lengths of its example reco
     missing hand  confidence -1 (or empty), landmarks all zero
 """
 
-import csv
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from fitting.adapters.csv_files import read_csv
 from fitting.adapters.landmarks import from_landmarks
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
@@ -45,7 +45,7 @@ def read_aria(path: Path) -> TwoHandPredictions:
         columns += [
             f"t{axis}_{side}_landmark_{i}_device" for i in range(len(LANDMARKS)) for axis in "xyz"
         ]
-    table = read_columns(Path(path), columns)
+    table = _columns(Path(path), columns)
     time, by_hand = table[:, 0], table[:, 1:].reshape(len(table), 2, -1)
     tracked = by_hand[:, :, :1] > 0
     return from_landmarks(
@@ -58,33 +58,19 @@ def read_aria(path: Path) -> TwoHandPredictions:
     )
 
 
-def read_columns(path: Path, columns: list[str]) -> np.ndarray:
-    """Columns of a CSV file with a header, as (rows, columns) numbers; an empty cell is NaN.
-
-    Raises:
-        InputError: no such file, no rows, a column is missing, or a cell is no number.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            if missing := [name for name in columns if name not in header]:
-                raise InputError(
-                    f"{path}: no column {missing[0]!r} (of {len(missing)} that are missing); is it "
-                    f"the format that --from names? It has {', '.join(header[:4]) or 'none'}, ..."
-                )
-            places = [header.index(name) for name in columns]
-            found = [
-                [_number(path, number, row, header, place) for place in places]
-                for number, row in enumerate(rows, start=2)
-                if row
-            ]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no CSV file ({error})") from error
-    if not found:
-        raise InputError(f"{path}: expected rows below the header, found none")
+def _columns(path: Path, columns: list[str]) -> np.ndarray:
+    """Columns of the file, as (rows, columns) numbers; an empty cell is NaN."""
+    header, rows = read_csv(path)
+    if missing := [name for name in columns if name not in header]:
+        raise InputError(
+            f"{path}: no column {missing[0]!r} (of {len(missing)} that are missing); is it the "
+            f"format that --from names? It has {', '.join(header[:4])}, ..."
+        )
+    places = [header.index(name) for name in columns]
+    found = [
+        [_number(path, number, row, header, place) for place in places]
+        for number, row in enumerate(rows, start=2)
+    ]
     return np.array(found, np.float64)
 
 

@@ -11,12 +11,12 @@ Joints that have no column, no number or no confidence are missing; a hand witho
 Both hands are in one right-handed frame.
 """
 
-import csv
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from fitting.adapters.csv_files import read_csv
 from fitting.adapters.landmarks import UNITS, from_landmarks
 from fitting.canonical import read_arrays
 from fitting.errors import InputError
@@ -71,15 +71,7 @@ def _choice(path: Path, name: str, value: np.ndarray, known: dict) -> str:
 
 
 def _read_csv(path: Path) -> TwoHandPredictions:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: no CSV file ({error})") from error
-    if not rows:
-        raise InputError(f"{path}: expected a header and rows below it, found {len(header)} cells")
+    header, rows = read_csv(path)
     shape = len(rows), 2, len(MANO21)
     points, confidence, names = np.full((*shape, 3), np.nan), np.ones(shape), None
     for column, title in enumerate(header):

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from experiments.ablation import cells, read_spec, run_cells, write_report
+from experiments.ablation.plots import check_drawable
 from experiments.ablation.run import RESULTS
 from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmark
 from experiments.benchmark.measure import posed
@@ -267,6 +268,8 @@ def ablate(path: Path, out: Path, *, hands_path: Path | None = None, pictures: b
     """Run an ablation, or what is left of it; print its table and write its report."""
     spec = read_spec(path)
     plan = cells(spec)
+    if pictures:
+        check_drawable()
     hands, source = open_hands(hands_path)
     print(f"{spec.question}\n{len(plan)} fits of {spec.frames} frames")
     results = run_cells(spec, hands, out, hand_model=source.fingerprint, progress=True)

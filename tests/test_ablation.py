@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -129,6 +130,15 @@ def test_a_bad_spec_is_refused(tmp_path, text, message, capsys):
     assert main(["ablate", str(path), "--out", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_without_matplotlib_nothing_runs_in_vain(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    (tmp_path / "spec.toml").write_text("question = '?'\nframes = 1\nseeds = [0]")
+    out = tmp_path / "out"
+    assert main(["ablate", str(tmp_path / "spec.toml"), "--out", str(out)]) == 2
+    assert "'plots' extra, or give --no-pictures" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_wrong_setting_is_refused_before_anything_runs(spec, hands, tmp_path):

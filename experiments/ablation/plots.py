@@ -16,8 +16,8 @@ TRADE_OFF: Final = ("i_mpjpe", "ave_p")
 _COLOURS: Final = ("#3b6fb6", "#d1495b", "#5b8c5a", "#8e6c8a", "#c98b2b", "#4f9d9d")
 
 
-def draw(spec: Spec, lines: Sequence[Line]) -> dict[str, bytes]:
-    """PNG pictures by name.
+def check_drawable() -> None:
+    """Refuse before anything has run what could not be drawn after it.
 
     Raises:
         InputError: matplotlib is not there.
@@ -26,9 +26,18 @@ def draw(spec: Spec, lines: Sequence[Line]) -> dict[str, bytes]:
         import matplotlib
     except ImportError as error:
         raise InputError(
-            "pictures need matplotlib: install the 'plots' extra, or ask for no pictures"
+            "pictures need matplotlib: install the 'plots' extra, or give --no-pictures"
         ) from error
     matplotlib.use("Agg")
+
+
+def draw(spec: Spec, lines: Sequence[Line]) -> dict[str, bytes]:
+    """PNG pictures by name.
+
+    Raises:
+        InputError: matplotlib is not there.
+    """
+    check_drawable()
     pictures = {}
     for data in dict.fromkeys(line.data for line in lines):
         here = [line for line in lines if line.data == data]

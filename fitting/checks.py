@@ -417,8 +417,10 @@ def _vertex_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
 def _translation_reasons(p: TwoHandPredictions) -> Iterator[tuple[np.ndarray, str]]:
     both = np.all(p.hand_valid, axis=-1)
     if p.relative_transl is not None:
-        finite, large = _finite_and_large(p.relative_transl, FARTHEST_WRISTS)
+        finite = np.all(np.isfinite(p.relative_transl), axis=-1)
         yield both & ~finite, "relative_transl is not finite"
+        known = np.where(p.relative_transl_known(), p.relative_transl, 0.0)
+        _, large = _finite_and_large(known, FARTHEST_WRISTS)
         yield (
             both & large,
             f"relative_transl is longer than {FARTHEST_WRISTS:g} m; expected metres, is it "
@@ -547,9 +549,13 @@ def _prediction_use(name: str, p: TwoHandPredictions, usable: np.ndarray) -> Ter
     if source != "relative_transl":
         return TermUse(name, int(usable.sum()))
     both = np.all(p.hand_valid, axis=-1)
-    return TermUse(
-        name, int((both & usable).sum()), _missing(usable & ~both, "it needs both hands")
+    axes = slice(2, 3) if name == "predicted_depth" else slice(0, 2)
+    known = p.relative_transl_known()[:, axes].any(-1)
+    remarks = (
+        _missing(usable & ~both, "it needs both hands"),
+        _missing(usable & both & ~known, "relative_transl_confidence is 0"),
     )
+    return TermUse(name, int((both & known & usable).sum()), "; ".join(filter(None, remarks)))
 
 
 def _keypoint_use(p: TwoHandPredictions, usable: np.ndarray) -> TermUse:

@@ -21,6 +21,7 @@ _SHAPES: Final[dict[str, tuple[str, ...]]] = {
     "hand_pose": ("N 2 15 3",),
     "betas": ("N 2 S",),
     "relative_transl": ("N 3",),
+    "relative_transl_confidence": ("N 3",),
     "weak_camera": ("N 3",),
     "root_transl": ("N 3",),
     "K": ("N C 3 3",),
@@ -75,6 +76,9 @@ class TwoHandPredictions:
     """Shape coefficients."""
     relative_transl: Float32[np.ndarray, "N 3"] | None = None
     """Left wrist minus right wrist."""
+    relative_transl_confidence: Float32[np.ndarray, "N 3"] | None = None
+    """How far each coordinate of it is to be believed, None for 1; 0 is unknown, as the depth
+    between two hands that were found in crops of their own."""
     weak_camera: Float32[np.ndarray, "N 3"] | None = None
     """s, t_x, t_y of u = s (X + t), X relative to the anchor wrist, u in [-1, 1] of the crop."""
     root_transl: Float32[np.ndarray, "N 3"] | None = None
@@ -107,6 +111,7 @@ class TwoHandPredictions:
         arrays = self.arrays()
         _check_shapes(arrays)
         _check_parameters(arrays)
+        _check_confidence(arrays)
         _check_cameras(arrays)
 
     @property
@@ -140,6 +145,14 @@ class TwoHandPredictions:
         """The fields that are there, by their canonical names."""
         values = ((name, getattr(self, name)) for name in FIELD_NAMES)
         return {name: value for name, value in values if value is not None}
+
+    def relative_transl_known(self) -> Bool[np.ndarray, "N 3"]:
+        """Which coordinates of `relative_transl` the file claims to know."""
+        if self.relative_transl is None:
+            return np.zeros((self.num_frames, 3), bool)
+        if self.relative_transl_confidence is None:
+            return np.ones((self.num_frames, 3), bool)
+        return self.relative_transl_confidence > 0
 
     def keypoints_by_view(self) -> Float32[np.ndarray, "N C 2 21 3"] | None:
         """`keypoints_2d` with its view axis and a confidence, 1 where the file gives none."""
@@ -252,6 +265,19 @@ def _check_parameters(arrays: Mapping[str, np.ndarray]) -> None:
             f"found {' and '.join(given)} without {' and '.join(missing)}: give all three, or "
             "none to start from joints_3d"
         )
+
+
+def _check_confidence(arrays: Mapping[str, np.ndarray]) -> None:
+    confidence = arrays.get("relative_transl_confidence")
+    if confidence is None:
+        return
+    if "relative_transl" not in arrays:
+        raise InputError(
+            "found relative_transl_confidence without relative_transl, which it is the confidence "
+            "of: add that, or remove this"
+        )
+    if not np.all(np.isfinite(confidence) & (confidence >= 0)):
+        raise InputError("relative_transl_confidence: expected finite numbers of at least 0")
 
 
 def _check_cameras(arrays: Mapping[str, np.ndarray]) -> None:

@@ -134,7 +134,7 @@ def prepare(
             vertices=floats(_where(vertex_seen[..., None], vertices)) if has_vertices else None,
             vertices_confidence=floats(vertex_seen) if has_vertices else None,
             predicted=_predicted(params, weak_camera_known) if p.has_parameters else None,
-            predicted_tau=_host(usable & (p.relative_transl is not None), bool),
+            predicted_tau_confidence=floats(_where(usable[:, None], _tau_confidence(p))),
         ),
         reasons=reasons,
         initialised=not p.has_parameters,
@@ -188,15 +188,25 @@ def _predicted_start(
         name: _where(hand_valid.reshape(-1, 2, *[1] * (value.ndim - 2)), value)
         for name, value in p.parameters.items()
     }
-    wrists = np.zeros((p.num_frames, 2, 3)) if joints is None else joints[..., 0, :]
-    tau = _relative_transl(p, wrists[:, 1] - wrists[:, 0], hand_valid)
-    return start | {"relative_transl": tau}
+    found = np.zeros((p.num_frames, 3)) if p.relative_transl is None else p.relative_transl
+    if joints is not None:
+        wrists, seen = joints[..., 0, :], joints_seen(p)[..., 0].all(-1, keepdims=True)
+        found = np.where(seen, wrists[:, 1] - wrists[:, 0], found)
+    return start | {"relative_transl": _relative_transl(p, found, hand_valid)}
 
 
 def _relative_transl(p: TwoHandPredictions, found: np.ndarray, hand_valid: np.ndarray):
-    """The file's own, or what was found; zero without both hands."""
-    given = found if p.relative_transl is None else p.relative_transl
+    """The file's own where it knows it, or else what was found; zero without both hands."""
+    given = found
+    if p.relative_transl is not None:
+        given = np.where(p.relative_transl_known(), p.relative_transl, found)
     return _where(np.all(hand_valid, axis=-1, keepdims=True), given)
+
+
+def _tau_confidence(p: TwoHandPredictions) -> np.ndarray:
+    known = p.relative_transl_known().astype(np.float64)
+    given = p.relative_transl_confidence
+    return known if given is None else known * given
 
 
 def _made_start(

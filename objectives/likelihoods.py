@@ -216,10 +216,12 @@ def parameter_items(
         case "predicted_translation" | "predicted_depth":
             axes = slice(0, 2) if term == "predicted_translation" else slice(2, 3)
             tau = against("relative_transl")[..., axes]
-            known = both_hands(valid)
-            if observations.predicted_tau is not None:
-                known = known & observations.predicted_tau
-            return _coordinates(tau, jnp.broadcast_to(known[..., None], tau.shape))
+            both = jnp.broadcast_to(both_hands(valid)[..., None], tau.shape)
+            given = observations.predicted_tau_confidence
+            if given is None:
+                return _coordinates(tau, both)
+            items = _coordinates(tau, both & (given[..., axes] > 0))
+            return Items(items.residual, items.confidence * given[..., axes])
         case "predicted_camera":
             return _camera(params, observations)
     raise KeyError(term)

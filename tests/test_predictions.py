@@ -80,6 +80,11 @@ def test_one_view_needs_no_view_axis():
         ({"joints_3d": np.full((N, 2, 21, 3), "x")}, ["joints_3d", "numbers"]),
         ({"frame_id": np.zeros(N)}, ["frame_id", "strings"]),
         ({"vertices": np.zeros((N, 2, 778))}, ["vertices", "(N, 2, V, 3)"]),
+        (
+            {"relative_transl": None, "relative_transl_confidence": np.ones((N, 3))},
+            ["relative_transl_confidence without relative_transl"],
+        ),
+        ({"relative_transl_confidence": np.full((N, 3), np.nan)}, ["confidence", "finite"]),
     ],
 )
 def test_refusals_name_field_expected_and_found(changes, words):

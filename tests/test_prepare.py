@@ -14,7 +14,9 @@ from fitting.checks import frame_reasons, start_sources, summarise
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
+from objectives.likelihoods import parameter_items
 from objectives.problem import posed_hands, posed_joints
+from objectives.total import make_priors
 
 N = 5
 
@@ -183,6 +185,34 @@ def test_relative_translation_comes_from_the_wrists(hands):
     assert "lack a wrist" in prepared.reasons[1]
     without = replace(predictions, joints_3d=None)
     assert "lack a wrist" in frame_reasons(without, hands)[0]
+
+
+def test_an_unknown_depth_between_the_hands_starts_at_the_wrists_and_has_no_weight(hands):
+    predictions = predicted()
+    predictions.relative_transl[0, 2] = 40.0  # m: two crops and a wild focal length
+    unknown = replace(predictions, relative_transl_confidence=np.tile([1.0, 0.5, 0.0], (N, 1)))
+    assert "longer" in frame_reasons(predictions, hands)[0]
+    assert frame_reasons(unknown, hands)[0] == ""
+    prepared = prepare(hands, unknown)
+    wrists = predictions.joints_3d[0, 1, 0] - predictions.joints_3d[0, 0, 0]
+    np.testing.assert_allclose(
+        prepared.params.relative_transl[0], [*predictions.relative_transl[0, :2], wrists[2]]
+    )
+    alone = prepare(hands, replace(unknown, joints_3d=None))
+    np.testing.assert_array_equal(alone.params.relative_transl[0], predictions.relative_transl[0])
+    priors = make_priors(hands, "bone_aligned")
+    params, observations = jax.tree.map(jax.numpy.asarray, (prepared.params, prepared.observations))
+    confidence = {
+        name: parameter_items(
+            name, params, observations, priors.joint_limits, priors.pose_prior
+        ).confidence[:2]
+        for name in ("predicted_translation", "predicted_depth")
+    }
+    np.testing.assert_array_equal(confidence["predicted_translation"], [[1, 0.5]] * 2)
+    np.testing.assert_array_equal(confidence["predicted_depth"], [[0.0]] * 2)
+    used = {use.name: use for use in summarise(unknown, hands, ["predicted_depth"]).terms}
+    assert used["predicted_depth"].frames == 0
+    assert "confidence is 0" in used["predicted_depth"].remark
 
 
 def test_joints_alone_make_a_start(hands):

@@ -25,8 +25,22 @@ EXIT_INTERRUPTED = 130
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
-Foreign = Literal["aria", "interhand", "leap", "table", "vitra"]
-"""Formats that `--from` names, besides the canonical one: those of `fitting.adapters.ADAPTERS`."""
+# fmt: off
+Source = Literal[
+    "auto", "canonical",
+    "ihmr", "interwild", "hamer", "wilor", "wilor_mini",
+    "acr", "dir", "frankmocap", "s2hand", "vitra",
+    "interhand", "freihand", "ho3d", "dexycb", "hot3d",
+    "internet", "openpose", "mediapipe", "aria", "leap", "table", "intaghand", "im2hands",
+]
+"""Formats that `--from` names: those of `fitting.adapters.FORMATS`, and recognising them."""
+
+Target = Literal[
+    "canonical", "smplx", "interhand", "ho3d",
+    "obj", "ply", "glb", "glb_animated", "joints_csv", "parquet",
+]
+"""Formats that `--to` names: those of `fitting.exporters.EXPORTERS`."""
+# fmt: on
 
 HandsPath = Annotated[
     Path | None,
@@ -75,8 +89,8 @@ class Refine:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Result file (.npz)."""
-    source: Annotated[Literal["canonical", Foreign], arg(name="from")] = "canonical"
-    """Format of the input."""
+    source: Annotated[Source, arg(name="from")] = "canonical"
+    """Format of the input; auto recognises it."""
     strategy: str = "map"
     """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -121,8 +135,8 @@ class Calibrate:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Strategy to write (.toml)."""
-    source: Annotated[Literal["canonical", Foreign], arg(name="from")] = "canonical"
-    """Format of the input."""
+    source: Annotated[Source, arg(name="from")] = "canonical"
+    """Format of the input; auto recognises it."""
     strategy: str = "map"
     """A preset or a .toml file whose scales are to be estimated."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -154,14 +168,33 @@ class Calibrate:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a regressor's or a dataset's file to the canonical .npz."""
+    """Convert between a regressor's or a data set's files, our own, and those of other programs.
+
+    Every conversion is held against the joints and pixels that the source gives itself.
+    """
 
     input: Positional[Path]
-    """File or folder in the foreign format."""
-    source: Annotated[Foreign, arg(name="from")]
-    """Its format."""
+    """File or folder."""
     out: Path
-    """Canonical file to write (.npz)."""
+    """File or folder to write; a canonical file unless --to says otherwise."""
+    source: Annotated[Source, arg(name="from")] = "auto"
+    """Format of the input; auto recognises it."""
+    to: Target = "canonical"
+    """Format to write."""
+    frames: str | None = None
+    """Only frames A to B-1, as A:B; either may be left out."""
+    strict: bool = False
+    """A conversion that the source's own points do not bear out is an error."""
+    image_size: tuple[int, int] | None = None
+    """Width and height in pixels, for formats that leave them out (ihmr, openpose, ...)."""
+    focal: float | None = None
+    """The camera's focal length in pixels, instead of the one that a regressor made up."""
+    annotations: Path | None = None
+    """ihmr: the annotation file, which says whose hands are to be seen."""
+    order: str | None = None
+    """joints_csv, parquet: joint order of the columns, for example openpose21."""
+    fps: float | None = None
+    """glb_animated: frames a second; the file's timestamps decide unless told, or 30."""
     truth: Path | None = None
     """interhand: write NeuralAnnot's hand parameters of the same frames there (.npz)."""
     captures: tuple[str, ...] = ()
@@ -181,29 +214,43 @@ class Convert:
 
     def run(self) -> None:
         """Run it."""
-        from experiments.commands import convert_file, convert_interhand
+        from experiments.convert import convert_file, convert_interhand
         from fitting.adapters import InterHandSelection
 
-        given = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
-        chosen = InterHandSelection(*given)
-        if self.source == "interhand":
-            convert_interhand(
+        selected = (self.captures, self.cameras, self.hand_type, self.stride, self.limit)
+        chosen = InterHandSelection(*selected)
+        if self.truth is None and chosen == InterHandSelection():
+            convert_file(
                 self.input,
                 self.out,
-                truth_out=self.truth,
-                selection=chosen,
+                source=self.source,
+                to=self.to,
+                frames=_frame_range(self.frames),
                 hands_path=self.hands,
+                image_size=self.image_size,
+                focal=self.focal,
+                annotations=self.annotations,
+                strict=self.strict,
+                order=self.order,
+                fps=self.fps,
                 force=self.force,
             )
             return
-        if self.truth or chosen != InterHandSelection():
+        if self.source not in ("interhand", "auto") or self.to != "canonical":
             from fitting.errors import InputError
 
             raise InputError(
                 "--truth, --captures, --cameras, --hand-type, --stride and --limit select from "
-                f"InterHand2.6M; {self.source} files are converted whole"
+                "InterHand2.6M's annotations and write canonical files; convert first, then --to"
             )
-        convert_file(self.input, self.source, self.out, force=self.force)
+        convert_interhand(
+            self.input,
+            self.out,
+            truth_out=self.truth,
+            selection=chosen,
+            hands_path=self.hands,
+            force=self.force,
+        )
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from experiments.ablation.run import RESULTS
 from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmark
 from experiments.benchmark.measure import posed
 from experiments.benchmark.sheet import draw_pairs, widest_views
+from experiments.convert import open_hands, read_source
 from experiments.render import save_png
 from experiments.tune import Goal, tune
-from fitting.adapters import InterHandSelection, read_input, read_interhand_frames
 from fitting.calibrate import calibrate
 from fitting.canonical import check_target, read_predictions, write_arrays
 from fitting.checks import summarise
@@ -26,7 +26,7 @@ from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, RefinedHands, r
 from fitting.strategy import Strategy, strategy_to_toml
 from mano_jax.export import export_hands
 from mano_jax.files import write_whole
-from mano_jax.loading import HandSource, describe_hands, load_hands, read_hand_models
+from mano_jax.loading import HandSource, describe_hands, read_hand_models
 from mano_jax.model import Hands
 from objectives.total import TERMS
 
@@ -46,7 +46,7 @@ def refine_file(
     """Refine a file; the result appears under its final name only when it is whole."""
     hands, hand_source = hand_model
     check_target(out, (".npz",), overwrite=force)
-    predictions = read_input(path, source=source)
+    predictions = read_source(path, source=source, hand_model=hand_model)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
@@ -91,48 +91,16 @@ def calibrate_file(
 ) -> None:
     """Estimate a strategy's scales from a file, print them, and write the strategy with them."""
     check_target(out, (".toml",), overwrite=force)
-    hands, _ = open_hands(hands_path)
+    hand_model = open_hands(hands_path)
+    predictions = read_source(path, source=source, hand_model=hand_model)
     try:
-        calibration = calibrate(
-            hands, read_input(path, source=source), strategy, sample=sample, seed=seed
-        )
+        calibration = calibrate(hand_model[0], predictions, strategy, sample=sample, seed=seed)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     print(calibration.table())
     text = strategy_to_toml(calibration.applied_to(strategy))
     write_whole(out, lambda file: file.write(text.encode()))
     print(f"wrote {out}: use it with --strategy {out}")
-
-
-def convert_file(path: Path, source: str, out: Path, *, force: bool = False) -> None:
-    """Convert a foreign file to a canonical one."""
-    check_target(out, (".npz",), overwrite=force)
-    predictions = read_input(path, source=source)
-    write_arrays(out, predictions.arrays(), overwrite=force)
-    print(f"wrote {out}: {predictions.num_frames} frames, {', '.join(predictions.arrays())}")
-
-
-def convert_interhand(
-    path: Path,
-    out: Path,
-    *,
-    truth_out: Path | None,
-    selection: InterHandSelection,
-    hands_path: Path | None = None,
-    force: bool = False,
-) -> None:
-    """Convert a split of InterHand2.6M, with NeuralAnnot's parameters where a truth is wanted."""
-    targets = [out] if truth_out is None else [out, truth_out]
-    for target in targets:
-        check_target(target, (".npz",), overwrite=force)
-    hands = None if truth_out is None else open_hands(hands_path)[0]
-    read = read_interhand_frames(path, hands=hands, selection=selection)
-    for note in read.notes:
-        print(note)
-    for target, frames in zip(targets, (read.predictions, read.truth), strict=False):
-        assert frames is not None, "a truth was asked for"
-        write_arrays(target, frames.arrays(), overwrite=force)
-        print(f"wrote {target}: {frames.num_frames} frames, {', '.join(frames.arrays())}")
 
 
 def check_file(path: Path, *, strategy: Strategy, hands_path: Path | None = None) -> None:
@@ -347,16 +315,6 @@ def _limit(text: str) -> tuple[str, float]:
         return name.strip(), float(number)
     except ValueError:
         raise InputError(f"--limit {text}: expected METRIC=NUMBER") from None
-
-
-def open_hands(path: Path | None) -> tuple[Hands, HandSource]:
-    """The hand model, after saying which one it is."""
-    source = describe_hands(path)
-    used = "the embedded hand (synthetic)" if source.embedded else str(source.right_file)
-    print(f"hand model: {used}")
-    for note in source.notes:
-        print(f"  {note}")
-    return load_hands(path), source
 
 
 def outcome(result: RefinedHands) -> str:

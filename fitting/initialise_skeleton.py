@@ -43,7 +43,7 @@ class Skeleton:
         hand = np.arange(2)[:, None]
 
         def at_tips(array: Array) -> np.ndarray:
-            return np.asarray(array, np.float64)[hand, tips]
+            return np.asarray(array)[hand, tips].astype(np.float64)
 
         def joints_and_tips(joints: Array, vertices: Array) -> np.ndarray:
             return np.concatenate([np.asarray(joints, np.float64), at_tips(vertices)], axis=1)

@@ -95,10 +95,7 @@ def pose_frames(hands: Hands, file: TwoHandPredictions, *, measured_joints: bool
 
     finite = [np.isfinite(x).reshape(*x.shape[:2], -1).all(-1) for x in file.parameters.values()]
     valid = file.hand_valid & np.all(finite, axis=0)
-    tau = file.relative_transl
-    if tau is None:
-        # As a fit does that has nothing else to start from.
-        tau = joints[:, 1, _WRIST] - joints[:, 0, _WRIST]
+    tau = known_relative_transl(file)
     known = np.all(np.isfinite(tau), axis=-1)
     posed = _pose(hands, _params(file, valid, tau), jnp.asarray(~valid[:, 0] & valid[:, 1]))
     there = valid[..., None, None]
@@ -108,6 +105,21 @@ def pose_frames(hands: Hands, file: TwoHandPredictions, *, measured_joints: bool
         joints, seen = posed_joints, np.broadcast_to(valid[..., None], seen.shape)
         together = known
     return Posed(file, joints, seen, together, vertices, posed_joints, valid, known)
+
+
+def known_relative_transl(file: TwoHandPredictions) -> Float[np.ndarray, "n 3"]:
+    """Left wrist minus right wrist, metres; NaN where the file does not say.
+
+    Without `relative_transl` the wrists of `joints_3d` say it, as they do when a fit starts.
+    """
+    if file.relative_transl is not None:
+        return file.relative_transl
+    measured = file.joints_with_confidence()
+    if measured is None:
+        return np.full((file.num_frames, 3), np.nan)
+    wrists = measured[:, :, _WRIST, :3].astype(np.float64)
+    wrists = np.where(joints_seen(file)[:, :, _WRIST, None], wrists, np.nan)
+    return wrists[:, 1] - wrists[:, 0]
 
 
 def camera_kind(file: TwoHandPredictions) -> Literal["weak", "perspective"] | None:

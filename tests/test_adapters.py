@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from fitting.adapters import ADAPTERS, read_input
+from fitting.adapters import FORMATS, read_input
 from fitting.canonical import read_predictions, write_predictions
 from fitting.checks import frame_reasons
 from fitting.errors import InputError
@@ -24,12 +24,12 @@ TO_OPENPOSE = permutation("mano21", "openpose21")
 
 def test_unknown_formats_list_the_known():
     with pytest.raises(
-        InputError, match="'hamster'.*canonical, aria, interhand, leap, table, vitra"
+        InputError, match="'hamster'.*auto, canonical, ihmr, .*, im2hands"
     ):
         read_input("x.npz", source="hamster")
 
 
-@pytest.mark.parametrize("source", ADAPTERS)
+@pytest.mark.parametrize("source", FORMATS)
 def test_a_missing_file_is_named(source, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         read_input(tmp_path / "nowhere", source=source)

@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 
 from experiments.ablation.spec import reporting_itself
-from experiments.cli import Foreign
-from fitting.adapters import ADAPTERS, read_aria, read_input, read_leap, read_table
+from experiments.cli import Source, Target
+from fitting.adapters import AUTO, FORMATS, read_input
+from fitting.adapters.aria import read_aria
+from fitting.adapters.leap import read_leap
+from fitting.adapters.table import read_table
 from fitting.errors import InputError
+from fitting.exporters import EXPORTERS
 from fitting.refine import SKIPPED_INVALID, refine
 from fitting.strategy import load_strategy, with_stages
 from mano_jax.joint_orders import JOINT_ORDERS, MANO21
@@ -244,4 +248,5 @@ def test_a_leap_recording():
 
 
 def test_the_command_names_every_format():
-    assert {"canonical", *get_args(Foreign)} == set(ADAPTERS)
+    assert set(get_args(Source)) == {AUTO, *FORMATS}
+    assert set(get_args(Target)) == set(EXPORTERS)

@@ -5,13 +5,21 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from experiments.ablation.spec import reporting_itself
 from fitting.adapters import read_input
 from fitting.prepare import prepare
 from fitting.refine import REFINED, SKIPPED_INVALID, pose_params, refine
-from fitting.strategy import load_strategy, override
+from fitting.strategy import load_strategy, override, with_stages
 from objectives.collision import exact_depths
 from tests.conftest import RECORDINGS, needs_recordings
+
+
+@pytest.fixture(scope="module")
+def quick():
+    """The stage on joints, which poses no surface and compiles in a moment."""
+    return reporting_itself(with_stages(load_strategy("map"), ["joints"]))
 
 
 def joint_error_mm(hands, predictions, targets):
@@ -67,6 +75,53 @@ def test_interhand_frames(hands):
     deepest = {w: d.max(axis=(1, 2)) for w, d in depths.items()}
     assert np.all(mean[0] > 0) and np.all(mean[1] <= 0.5 * mean[0])
     assert np.all(deepest[1] <= 0.5 * deepest[0])
+
+
+def mediapipe_files():
+    folder = RECORDINGS / "mediapipe_testdata"
+    return sorted(folder.glob("*.p*t*")) if folder.is_dir() else []
+
+
+@needs_recordings
+@pytest.mark.parametrize("path", mediapipe_files(), ids=lambda path: path.stem)
+def test_mediapipe_protos(hands, path, quick):
+    """Single images; one shows both hands, and four are landmarks of hands with a name only."""
+    frames = read_input(path, source="auto", hands=hands)
+    assert frames.num_frames == 1
+    assert frames.hand_valid.sum() == (2 if "full_height" in path.name else 1)
+    if path.stem not in ("fist_landmarks", "male_full_height_hands_result_cpu"):
+        return  # One of each kind is enough to fit.
+    result = refine(hands, frames, quick, devices=jax.devices()[:1])
+    assert result.count(SKIPPED_INVALID) == 0
+    assert np.isfinite(result.predictions.hand_pose).all()
+
+
+@needs_recordings
+def test_dexretargeting_joints(hands, tmp_path, quick):
+    """621 frames of a right hand: bone lengths vary, and there is no left hand."""
+    with np.load(RECORDINGS / "dexretargeting" / "joints.npz") as recorded:
+        joints = recorded["joints_m"]
+    np.savez(tmp_path / "table.npz", joints=joints, order="openpose21", unit="m", side="right")
+    frames = read_input(tmp_path / "table.npz", source="table", hands=hands)
+    assert frames.num_frames == 621 and not frames.hand_valid[:, 1].any()
+    some = frames.frames(slice(0, 600, 40))
+    result = refine(hands, some, quick, devices=jax.devices()[:1])
+    assert result.count(SKIPPED_INVALID) == 0
+    errors, _ = joint_error_mm(hands, result.predictions, some.joints_with_confidence())
+    assert errors.mean() < 10
+    assert not result.predictions.hand_pose[:, 1].any()
+
+
+@needs_recordings
+def test_openpose_signer(hands, quick):
+    """93 frames of a signer, partly with both hands; an absent hand is all zeros."""
+    pytest.importorskip("pose_format")
+    path = RECORDINGS / "signlanguage_pose" / "openpose.pose"
+    frames = read_input(path, source="openpose", hands=hands)
+    assert frames.num_frames == 93
+    assert 0 < frames.hand_valid.sum() < 2 * 93
+    result = refine(hands, frames.frames(slice(0, 16)), quick, devices=jax.devices()[:1])
+    assert np.isfinite(result.predictions.hand_pose).all()
 
 
 def test_data_is_never_copied_into_the_project():

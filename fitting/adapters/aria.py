@@ -15,11 +15,22 @@ from typing import Final
 import numpy as np
 
 from fitting.adapters.csv_files import read_csv
+from fitting.adapters.formats import Conventions, Conversion, Format
 from fitting.adapters.landmarks import from_landmarks
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import FINGERS
 from mano_jax.model import SIDES
+
+CONVENTIONS: Final = Conventions(
+    rotations="none",
+    mean="none",
+    left="native",
+    left_shapedirs="none",
+    origin="none",
+    axes="device",
+    joint_order="by name",
+)
 
 LANDMARKS: Final = (
     *(f"{finger}_tip" for finger in FINGERS),
@@ -83,3 +94,13 @@ def _number(path: Path, line: int, row: list[str], header: list[str], place: int
         pass
     found = "a row that ends before it" if text is None else repr(text)
     raise InputError(f"{path}, line {line}, {header[place]}: expected a number, found {found}")
+
+
+ARIA: Final = Format(
+    "aria",
+    "Project Aria's hand tracking results",
+    lambda path, _: Conversion(read_aria(path)),
+    suffixes=(".csv",),
+    keys=(frozenset({_TIME, "tx_right_landmark_0_device"}),),
+    conventions=CONVENTIONS,
+)

@@ -30,6 +30,7 @@ import numpy as np
 from jaxtyping import Bool
 from scipy.spatial.transform import Rotation
 
+from fitting.adapters.formats import Conversion, Format, Reading
 from fitting.adapters.interhand_annotations import (
     Cameras,
     Images,
@@ -38,12 +39,15 @@ from fitting.adapters.interhand_annotations import (
     ManoParameters,
     Problems,
     find_files,
+    is_of_a_split,
     mano_file,
     read_cameras,
     read_images,
     read_joints,
     read_mano,
 )
+from fitting.adapters.neural_annot import CONVENTIONS as NEURAL_ANNOT
+from fitting.adapters.neural_annot import read_neural_annot
 from fitting.errors import InputError
 from fitting.initialise import pose_joints_float64
 from fitting.predictions import TwoHandPredictions
@@ -315,3 +319,23 @@ def _slices(number: int) -> Iterator[slice]:
 def _warn(notes: tuple[str, ...]) -> None:
     for note in notes:
         warnings.warn(note, stacklevel=3)
+
+
+def _read(path: Path, reading: Reading) -> Conversion:
+    """Annotations of a split, or a file of hands in NeuralAnnot's format that stands alone."""
+    alone = path.is_file() and not is_of_a_split(path)
+    if alone:
+        return read_neural_annot(path, reading)
+    read = read_interhand_frames(path)
+    return Conversion(read.predictions, read.notes)
+
+
+INTERHAND: Final = Format(
+    "interhand",
+    "InterHand2.6M's annotations, or hands in NeuralAnnot's format",
+    _read,
+    suffixes=(".json",),
+    names=("*_joint_3d.json", "*_MANO_NeuralAnnot.json"),
+    keys=(frozenset({"pose", "shape", "trans"}),),
+    conventions=NEURAL_ANNOT,
+)

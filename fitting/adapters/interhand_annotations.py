@@ -202,6 +202,14 @@ def find_files(path: Path) -> AnnotationFiles:
     return AnnotationFiles(*files, mano=mano if mano.is_file() else None)
 
 
+def is_of_a_split(file: Path) -> bool:
+    """Whether a file is one of a split's, which are read together; NeuralAnnot's may be alone."""
+    if file.name.endswith(_MANO_SUFFIX):
+        stem = file.name.removesuffix(_MANO_SUFFIX)
+        return any(file.with_name(stem + suffix).is_file() for suffix in _SUFFIXES)
+    return file.name.endswith(_SUFFIXES)
+
+
 def _only_set(folder: Path) -> Path:
     ending = _SUFFIXES[0]
     sets = sorted(folder.glob(f"*{ending}"))

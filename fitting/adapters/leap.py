@@ -17,11 +17,23 @@ from typing import Final
 
 import numpy as np
 
+from fitting.adapters.formats import Conventions, Conversion, Format
 from fitting.adapters.landmarks import UNITS, from_landmarks
 from fitting.canonical import read_arrays
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import FINGERS
+
+CONVENTIONS: Final = Conventions(
+    rotations="none",
+    mean="none",
+    left="native",
+    left_shapedirs="none",
+    origin="none",
+    axes="OpenGL",
+    unit="mm",
+    joint_order="by name",
+)
 
 NAMES: Final = tuple(f"{finger}{end}" for finger in FINGERS for end in ("1", "2", "3", "_tip"))
 """The joints of a hand in the file's order."""
@@ -76,3 +88,13 @@ def _numbers(path: Path, name: str, array: np.ndarray, shape: tuple[int | None, 
             f"{array.shape}"
         )
     return array.astype(np.float64)
+
+
+LEAP: Final = Format(
+    "leap",
+    "Leap Motion's finger arrays",
+    lambda path, _: Conversion(read_leap(path)),
+    suffixes=(".npz",),
+    keys=(frozenset({"fingers_mm"}),),
+    conventions=CONVENTIONS,
+)

@@ -1,8 +1,9 @@
 """A table of joints from anywhere, `.npz` or `.csv`, whose order and unit it names itself.
 
-    .npz    joints (N, 2, 21, 3) or with a confidence (N, 2, 21, 4), right hand first; order, the
-            name of a joint order (`mano_jax.joint_orders.JOINT_ORDERS`); unit, m, cm or mm;
-            frame_id (N,) if there are names
+    .npz    joints (N, 2, 21, 3) or with a confidence (N, 2, 21, 4), right hand first; or of one
+            hand (N, 21, 3) or (N, 21, 4), with side, right or left; order, the name of a joint
+            order (`mano_jax.joint_orders.JOINT_ORDERS`); unit, m, cm or mm; frame_id (N,) if there
+            are names
     .csv    a row a frame; columns SIDE_JOINT_AXIS_UNIT such as right_index1_x_mm (sides right and
             left, joints as in `MANO21`, axes x, y, z), SIDE_JOINT_confidence if known, frame_id if
             there are names
@@ -17,6 +18,7 @@ from typing import Final
 import numpy as np
 
 from fitting.adapters.csv_files import read_csv
+from fitting.adapters.formats import Conversion, Format
 from fitting.adapters.landmarks import UNITS, from_landmarks
 from fitting.canonical import read_arrays
 from fitting.errors import InputError
@@ -42,16 +44,20 @@ def _read_npz(path: Path) -> TwoHandPredictions:
     for name in ("joints", "order", "unit"):
         if name not in arrays:
             raise InputError(
-                f"{path}: no array {name!r}; found {', '.join(arrays) or 'nothing'}: {_HELP}"
+                f"{path}: no array {name!r}; found {', '.join(arrays) or 'nothing'}. Write a table "
+                f"with {_how_to(arrays)}; {_HELP}"
             )
     order, unit = (
         _choice(path, name, arrays[name], known)
         for name, known in (("order", JOINT_ORDERS), ("unit", UNITS))
     )
     joints = arrays["joints"]
+    if joints.ndim == 3 and joints.shape[1] == 21 and joints.shape[2] in (3, 4):
+        joints = _of_one_hand(path, arrays)
     if joints.ndim != 4 or joints.shape[1:3] != (2, 21) or joints.shape[3] not in (3, 4):
         raise InputError(
-            f"{path}: joints: expected (N, 2, 21, 3) or (N, 2, 21, 4), found {joints.shape}"
+            f"{path}: joints: expected (N, 2, 21, 3) or (N, 2, 21, 4), or of one hand (N, 21, 3) "
+            f"or (N, 21, 4) with its side, found {joints.shape}"
         )
     if joints.dtype.kind not in "iuf" or len(joints) == 0:
         raise InputError(f"{path}: joints: expected numbers of a frame at least")
@@ -61,6 +67,33 @@ def _read_npz(path: Path) -> TwoHandPredictions:
     if "frame_id" in arrays:
         fields["frame_id"] = arrays["frame_id"].astype(str)
     return from_landmarks(points, confidence.astype(np.float64), JOINT_ORDERS[order], **fields)
+
+
+def _how_to(arrays: dict[str, np.ndarray]) -> str:
+    """The call that writes a table, from what looks like joints in a file that is none."""
+    alike = {n: a.shape for n, a in arrays.items() if a.shape[-2:] in ((21, 3), (21, 4))}
+    name = "joints" if "joints" in alike else next(iter(alike), "joints")
+    side = ", side='right'" if len(alike.get(name, ())) == 3 and "side" not in arrays else ""
+    return (
+        f"numpy.savez('table.npz', joints={name}, order='openpose21', unit='m'{side}), or whatever "
+        "order and unit they are in"
+    )
+
+
+def _of_one_hand(path: Path, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Joints of both hands, the other one without any."""
+    joints = arrays["joints"]
+    if "side" not in arrays:
+        raise InputError(
+            f"{path}: joints: found {joints.shape}, of one hand; add an array side, 'right' or "
+            "'left', which says whose they are"
+        )
+    if joints.dtype.kind not in "iuf":
+        raise InputError(f"{path}: joints: expected numbers, found {joints.dtype}")
+    side = _choice(path, "side", arrays["side"], dict.fromkeys(SIDES))
+    both = np.full((len(joints), 2, *joints.shape[1:]), np.nan)
+    both[:, SIDES.index(side)] = joints
+    return both
 
 
 def _choice(path: Path, name: str, value: np.ndarray, known: dict) -> str:
@@ -112,3 +145,20 @@ def _numbers(path: Path, title: str, cells: list[str]) -> np.ndarray:
         return np.array([float(cell) if cell.strip() else np.nan for cell in cells])
     except ValueError as error:
         raise InputError(f"{path}, {title}: expected numbers ({error})") from error
+
+
+TABLE: Final = Format(
+    "table",
+    "a table of joints from anywhere, .npz or .csv",
+    lambda path, _: Conversion(read_table(path)),
+    suffixes=(".npz", ".csv"),
+    keys=(
+        frozenset({"joints", "order", "unit"}),
+        *(
+            frozenset({f"{side}_{joint}_x_{unit}"})
+            for side in SIDES
+            for joint in MANO21
+            for unit in UNITS
+        ),
+    ),
+)

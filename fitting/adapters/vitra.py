@@ -20,11 +20,26 @@ from typing import Any, Final
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from fitting.adapters.object_npy import read_object_npy
+from fitting.adapters.containers import read_tree
+from fitting.adapters.fields import found
+from fitting.adapters.formats import Conventions, Conversion, Evidence, Format, Reading
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import permutation
 from mano_jax.model import SIDES
+
+CONVENTIONS: Final = Conventions(
+    rotations="matrices",
+    mean="included",
+    # Of the fingers alone: the wrist's rotation is the left hand's own.
+    left="mirrored",
+    left_shapedirs="mirrored",
+    origin="wrist",
+    camera="perspective",
+    joint_order="openpose21",
+    fingertips="smplx",
+    two_hands="together",
+)
 
 _MIRROR: Final = np.array([1.0, -1.0, -1.0])
 
@@ -44,7 +59,12 @@ def read_vitra(path: Path) -> TwoHandPredictions:
             shape.
     """
     path = Path(path)
-    episode = read_object_npy(path)
+    episode = read_tree(path)
+    if not isinstance(episode, dict):
+        raise InputError(
+            f"{path}: expected a dictionary saved with numpy.save, found {found(episode)}; is it "
+            "the format that --from names?"
+        )
     extrinsics = _array(path, episode, "extrinsics", ("N", 4, 4))
     frames = len(extrinsics)
     if frames == 0:
@@ -152,6 +172,25 @@ def _value(path: Path, values: dict[str, Any], name: str, side: str = "") -> Any
     if name not in values:
         where = f" of {side!r}" if side else ""
         raise InputError(
-            f"{path}: no key {name!r}{where}; found {', '.join(values)}. Is it a VITRA episode?"
+            f"{path}: no key {name!r}{where}; found {', '.join(map(str, values))}. Is it a VITRA "
+            "episode?"
         )
     return values[name]
+
+
+def _convert(path: Path, _: Reading) -> Conversion:
+    predictions = read_vitra(path)
+    joints = predictions.joints_with_confidence()
+    assert joints is not None, "every episode has joints"
+    there = predictions.hand_valid[..., None, None]
+    return Conversion(predictions, evidence=Evidence(np.where(there, joints[..., :3], np.nan)))
+
+
+VITRA: Final = Format(
+    "vitra",
+    "VITRA's episodes, HaWoR's hands on egocentric video",
+    _convert,
+    suffixes=(".npy",),
+    keys=(frozenset({"global_orient_camspace", "joints_camspace", "kept_frames"}),),
+    conventions=CONVENTIONS,
+)

@@ -1,0 +1,147 @@
+"""`manofit convert`: foreign files in, foreign files out, and what became of them."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from fitting.adapters import (
+    FORMATS,
+    InterHandSelection,
+    Reading,
+    check_conversion,
+    read_foreign,
+    read_interhand_frames,
+)
+from fitting.canonical import check_target, read_arrays, write_arrays
+from fitting.errors import InputError
+from fitting.exporters import check_export, export
+from fitting.predictions import TwoHandPredictions
+from mano_jax.loading import HandSource, describe_hands, load_hands
+from mano_jax.model import Hands
+
+
+def open_hands(path: Path | None) -> tuple[Hands, HandSource]:
+    """The hand model, after saying which one it is."""
+    source = describe_hands(path)
+    used = "the embedded hand (synthetic)" if source.embedded else str(source.right_file)
+    print(f"hand model: {used}")
+    for note in source.notes:
+        print(f"  {note}")
+    return load_hands(path), source
+
+
+def read_source(
+    path: Path,
+    *,
+    source: str,
+    hand_model: tuple[Hands, HandSource],
+    strict: bool = False,
+    image_size: tuple[int, int] | None = None,
+    focal: float | None = None,
+    annotations: Path | None = None,
+) -> TwoHandPredictions:
+    """Read a file of any format; say what was assumed, and what the self-check found.
+
+    Args:
+        path: file or folder.
+        source: a name of `FORMATS`, or auto.
+        hand_model: what `open_hands` gave.
+        strict: whether a failed self-check is an error.
+        image_size: as in `Reading`, with the next two.
+        focal: see there.
+        annotations: see there.
+
+    Raises:
+        InputError: a bad file, or with `strict` one whose own points do not come back.
+    """
+    hands, _ = hand_model
+    reading = Reading(hands, image_size=image_size, focal=focal, annotations=annotations)
+    conversion, taken = read_foreign(path, source=source, reading=reading)
+    for note in conversion.notes:
+        print(f"note: {note}")
+    if taken is FORMATS["canonical"]:
+        return conversion.predictions
+    check = check_conversion(conversion, taken.conventions, hands)
+    if strict and not check.passed:
+        raise InputError(f"{path}: {check}")
+    print(check if check.passed else f"WARNING: {check}")
+    return conversion.predictions
+
+
+def convert_file(
+    path: Path,
+    out: Path,
+    *,
+    source: str,
+    to: str,
+    frames: slice = slice(None),
+    hands_path: Path | None = None,
+    image_size: tuple[int, int] | None = None,
+    focal: float | None = None,
+    annotations: Path | None = None,
+    strict: bool = False,
+    order: str | None = None,
+    fps: float | None = None,
+    force: bool = False,
+) -> None:
+    """Convert a file of any format to a canonical one, or to another program's."""
+    check_export(out, to=to, overwrite=force)
+    hand_model = open_hands(hands_path)
+    predictions = read_source(
+        path,
+        source=source,
+        hand_model=hand_model,
+        strict=strict,
+        image_size=image_size,
+        focal=focal,
+        annotations=annotations,
+    )
+    status = _status(path)
+    total, predictions = predictions.num_frames, predictions.frames(frames)
+    if predictions.num_frames == 0:
+        raise InputError(f"{path}: the file's {total} frames have none in the range asked for")
+    exported = export(
+        out,
+        predictions,
+        hand_model[0],
+        to=to,
+        status=None if status is None else status[frames],
+        overwrite=force,
+        order=order,
+        fps=fps,
+    )
+    for note in exported.notes:
+        print(f"note: {note}")
+    what = f"{len(exported.files)} files" if len(exported.files) > 1 else to
+    print(f"wrote {out}: {what}, {exported.frames} of {predictions.num_frames} frames with hands")
+    if to == "canonical":
+        print(f"  {', '.join(predictions.arrays())}")
+
+
+def _status(path: Path) -> np.ndarray | None:
+    """What became of the frames of a result; None for any other file."""
+    return read_arrays(path).get("status") if zipfile.is_zipfile(path) else None
+
+
+def convert_interhand(
+    path: Path,
+    out: Path,
+    *,
+    truth_out: Path | None,
+    selection: InterHandSelection,
+    hands_path: Path | None = None,
+    force: bool = False,
+) -> None:
+    """Convert a split of InterHand2.6M, with NeuralAnnot's parameters where a truth is wanted."""
+    targets = [out] if truth_out is None else [out, truth_out]
+    for target in targets:
+        check_target(target, (".npz",), overwrite=force)
+    hands = None if truth_out is None else open_hands(hands_path)[0]
+    read = read_interhand_frames(path, hands=hands, selection=selection)
+    for note in read.notes:
+        print(note)
+    for target, frames in zip(targets, (read.predictions, read.truth), strict=False):
+        assert frames is not None, "a truth was asked for"
+        write_arrays(target, frames.arrays(), overwrite=force)
+        print(f"wrote {target}: {frames.num_frames} frames, {', '.join(frames.arrays())}")

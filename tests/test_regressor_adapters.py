@@ -244,3 +244,19 @@ def test_what_cannot_be_joined_is_told(case):
     crowded = [note for note in conversion.notes if "several hands" in note]
     wanted = any("hands" in what for what in written.notes.values())
     assert bool(crowded) == wanted
+
+
+def test_the_true_focal_length_brings_hamer_to_true_depths(tmp_path, hands):
+    """Crops see hands turned by the angle at which they look; the image's camera does not."""
+    scene = make_scene(3)
+    written = hamer.write_hamer(tmp_path / "hamer.pkl", scene, decoys=False)
+    reading = Reading(hands, focal=1500.0)
+    conversion, taken = read_foreign(written.path, source="hamer", reading=reading)
+    p, frames = conversion.predictions, written.scene_frames
+    anchor = np.where(scene.hand_valid[frames, 0], 0, 1)
+    truth = scene.wrist[frames, anchor]
+    # The crop's weak camera takes a hand before 0.6 m for one of its mean depth.
+    assert np.abs(p.root_transl / truth - 1)[:, 2].max() < 0.15
+    assert p.K[0, 0, 0, 0] == 1500 and p.root_transl[:, 2].max() < 1.0
+    assert check_conversion(conversion, taken.conventions, hands).passed
+    assert not any("made up" in note or "source's own" in note for note in conversion.notes)

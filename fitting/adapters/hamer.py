@@ -100,13 +100,14 @@ def _read_record(record: Record, number: int, reading: Reading) -> tuple[dict, b
     pixels = _seen_in_image(joints, cam, side, centre, size)
     principal = image / 2
     focal = CROP_FOCAL / CROP_PIXELS * image.max(axis=1)
+    theirs = _their_points(record, count, side, centre, size)
     if reading.focal is not None:
         focal = np.full(count, reading.focal)
         towards = _towards(centre, focal, principal)
         global_orient = turned(towards, global_orient)
         joints = posed_joints(hands, side, global_orient, hand_pose, betas)
+        theirs["joints"] = theirs["joints"] @ np.swapaxes(towards, 1, 2)
     transl = place_by_pixels(joints, pixels, focal, principal)
-    theirs = _their_points(record, count, side, centre, size)
     fields = {
         "image": np.array(names or [f"{record.path.stem}{number:06d}"] * count, dtype=str),
         "side": side,

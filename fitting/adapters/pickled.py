@@ -44,6 +44,8 @@ TREE_NAMES: Final[Mapping[tuple[str, str], str]] = {
 _DEEPEST: Final = 100
 """Containers in containers. Regressors write five; NumPy's arrays have at most 64 axes."""
 
+_TOO_DEEP: Final = f"more than {_DEEPEST} lists or dictionaries are nested in each other"
+
 _FEW: Final = 10_000_000
 _REPEATED: Final = 10
 """How often a container may occur on average, where there are more entries than a few.
@@ -168,13 +170,16 @@ def check_tree(tree: Any) -> None:
         elif id(node) in entered:
             raise DamagedError(f"a {kind_of(node)} contains itself")
         elif id(node) not in sizes:
+            if len(entered) > _DEEPEST:
+                raise DamagedError(_TOO_DEEP)
             entered.add(id(node))
             distinct += len(node)
             inner = _containers(node.values() if type(node) is dict else node)
             todo.append((node, inner))
             todo += [(child, None) for child in inner]
+    # What occurs twice was walked once, perhaps where it lies less deep.
     if depths[id(root)] > _DEEPEST + 1:
-        raise DamagedError(f"more than {_DEEPEST} lists or dictionaries are nested in each other")
+        raise DamagedError(_TOO_DEEP)
     if sizes[id(root)] > max(_FEW, _REPEATED * distinct):
         raise DamagedError("a few lists, each repeated many times, stand for a huge tree")
 

@@ -23,7 +23,7 @@ import pytest
 
 from fitting.adapters import containers
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, number_array, text
+from fitting.adapters.fields import entry, flag_array, number_array, text
 from fitting.errors import InputError
 from mano_jax import byte_source
 from mano_jax.pickle_arrays import array_from_bytes
@@ -804,6 +804,22 @@ class TestHostile:
         assert time.process_time() - start < 5
         assert peak < 200 * 2**20
 
+    def test_depth_is_limited_also_where_a_list_occurs_twice(self, tmp_path):
+        def nest(depth, inner):
+            for _ in range(depth):
+                inner = [inner]
+            return inner
+
+        def read(value):
+            return read_tree(written(tmp_path / "a.pkl", pickle.dumps(value)))
+
+        low = nest(60, 1)
+        for sound in (nest(100, 1), [low, nest(39, low)], [nest(39, low), low]):
+            assert read(sound) == sound
+        for deep in (nest(101, 1), [low, nest(40, low)], [nest(40, low), low]):
+            with pytest.raises(InputError, match="more than 100 lists"):
+                read(deep)
+
 
 def members(*files: tuple[str, bytes], packed: int = zipfile.ZIP_DEFLATED) -> bytes:
     file = io.BytesIO()
@@ -1079,3 +1095,27 @@ def test_damage_is_one_clear_error(tmp_path, canary, name):
             str(error).encode()
         assert time.process_time() - start < 5
     assert refused > 40
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "expected"),
+    [
+        (True, (), True),
+        (np.bool_(False), (), False),
+        (1.0, (), True),
+        ([True, False], (2,), [True, False]),
+        ([1, 0.0], ("B",), [True, False]),
+        (np.array([True]), (1,), [True]),
+        (np.array([0, 1], np.uint8), (2,), [False, True]),
+    ],
+)
+def test_flags_are_booleans_or_0_and_1(value, shape, expected):
+    np.testing.assert_array_equal(flag_array(value, shape, "right", Path("file")), expected)
+
+
+@pytest.mark.parametrize(
+    "value", [None, "right", 0.5, 2, [True, 1], [[True], True], np.array([True, False]), [None], {}]
+)
+def test_anything_else_is_no_flag(value):
+    with pytest.raises(InputError, match="file: right: expected"):
+        flag_array(value, (1,) if isinstance(value, list) else (), "right", Path("file"))

@@ -88,6 +88,23 @@ def number_array(value: Any, shape: tuple[int | str, ...], where: str, path: Pat
     return array
 
 
+def flag_array(value: Any, shape: tuple[int | str, ...], where: str, path: Path) -> np.ndarray:
+    """Flags of a shape, as booleans: booleans themselves, or the numbers 0 and 1.
+
+    Raises:
+        InputError: another shape, or anything else.
+    """
+    plain = isinstance(value, list | tuple) and all(isinstance(item, bool) for item in value)
+    if plain or isinstance(value, bool | np.bool_ | np.ndarray):
+        array = np.array(value)
+        if array.dtype == bool and _fits(array.shape, shape):
+            return array
+    numbers = number_array(value, shape, where, path)
+    if not np.all((numbers == 0) | (numbers == 1)):
+        raise InputError(f"{_place(path, where)}: expected 0 or 1, found other numbers")
+    return numbers == 1
+
+
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:
     letters: dict[str, int] = {}
     return len(shape) == len(expected) and all(

@@ -90,7 +90,7 @@ def _read_record(record: Record, number: int, reading: Reading) -> tuple[dict, b
     centre = record.needed("box_center", (count, 2))
     size = record.needed("box_size", (count,))
     image = record.needed("img_size", (count, 2))
-    side = as_sides(record.needed("right", (count,)))
+    side = as_sides(record.flags("right", (count,)))
     names = record.image_names(count)
 
     hands = reading.hands

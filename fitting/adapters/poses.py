@@ -166,8 +166,8 @@ def mirrored_points(points: np.ndarray, where: np.ndarray) -> np.ndarray:
 
 
 def as_sides(right: Any) -> Int[np.ndarray, "D"]:
-    """0 for a right hand, 1 for a left one, from flags that are 1 for a right hand."""
-    return np.where(np.asarray(right, np.float64).reshape(-1) > 0.5, RIGHT, LEFT)
+    """0 for a right hand, 1 for a left one, from flags that are true for a right hand."""
+    return np.where(np.asarray(right, bool).reshape(-1), RIGHT, LEFT)
 
 
 _POSED_TOGETHER = 8192

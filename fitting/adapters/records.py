@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, number_array
+from fitting.adapters.fields import entry, flag_array, number_array
 from fitting.adapters.formats import TREE_SUFFIXES
 from fitting.errors import InputError
 
@@ -49,6 +49,15 @@ class Record:
         found = self.array(key, shape)
         assert found is not None, "it is not optional"
         return found
+
+    def flags(self, key: str, shape: tuple) -> np.ndarray:
+        """Booleans, or numbers 0 and 1, under a key.
+
+        Raises:
+            InputError: no such key, another shape, or other values.
+        """
+        value = entry(self.values, key, self.where, self.path)
+        return flag_array(value, shape, self._named(key), self.path)
 
     def _inside(self, key: str) -> tuple[dict | None, str]:
         values, (*outer, last) = self.values, key.split("/")

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, number_array
+from fitting.adapters.fields import entry, flag_array, number_array
 from fitting.adapters.formats import Conventions, Conversion, Format, Reading
 from fitting.adapters.found_hands import FoundHands, join, to_predictions
 from fitting.adapters.lifting import intrinsics
@@ -135,9 +135,9 @@ def _add(rows: dict[str, list], file: Path, where: str, image: str, detection: A
         rows[key].append(
             nothing if given is None else number_array(given, shape, f"{where}/{key}", file)
         )
-    right = number_array(entry(detection, "is_right", where, file), (), f"{where}/is_right", file)
+    right = flag_array(entry(detection, "is_right", where, file), (), f"{where}/is_right", file)
     focal = entry(predicted, "scaled_focal_length", where, file)
-    rows["right"].append(float(right))
+    rows["right"].append(bool(right))
     rows["focal"].append(float(number_array(focal, (), f"{where}/scaled_focal_length", file)))
     rows["image"].append(image)
 

@@ -102,7 +102,7 @@ def flag_array(value: Any, shape: tuple[int | str, ...], where: str, path: Path)
     numbers = number_array(value, shape, where, path)
     if not np.all((numbers == 0) | (numbers == 1)):
         raise InputError(f"{_place(path, where)}: expected 0 or 1, found other numbers")
-    return numbers == 1
+    return np.asarray(numbers == 1)
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | str, ...]) -> bool:

@@ -15,6 +15,7 @@ from fitting.adapters.formats import Conventions, Conversion, Evidence
 from fitting.adapters.poses import LEFT, MIRRORED
 from fitting.alignment import procrustes
 from fitting.initialise_skeleton import pose_joints_float64
+from fitting.posed_frames import pose_frames
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import FINGERTIP_VERTICES, JOINT_ORDERS, fingertip_vertices, permutation
 from mano_jax.kinematics import PARENTS
@@ -27,6 +28,9 @@ JOINT_LIMIT_MM: Final = 1.0
 SIMILAR_LIMIT_MM: Final = 15.0
 BONE_LIMIT_DEG: Final = 15.0
 """For the embedded hand, whose bones are not MANO's: up to a similarity, and of directions."""
+
+VERTEX_LIMIT_MM: Final = 2.0
+"""For meshes that a hand was fitted to: what no MANO hand explains is no MANO mesh."""
 
 PIXEL_LIMIT: Final = 0.5
 LIFTED_PIXEL_LIMIT: Final = 3.0
@@ -98,6 +102,11 @@ def check_conversion(
         if not _joints_pass(found, embedded):
             passed = False
             cause = _cause(error, found, p, evidence.joints, conventions, hands)
+    if evidence.vertices is not None:
+        distance = _vertex_mm(hands, p, evidence.vertices)
+        figures.append(f"vertices to {distance:.2f} mm (limit {VERTEX_LIMIT_MM:g})")
+        if distance > VERTEX_LIMIT_MM:
+            passed, cause = False, "the meshes are not of this hand model, or of the other side"
     if evidence.pixels is not None and p.K is not None and p.root_transl is not None:
         off, share = _pixels_off(_posed(hands, p), p, evidence.pixels)
         lifted = conventions.two_hands == "apart" and conventions.camera != "perspective"
@@ -123,7 +132,7 @@ def _sample(conversion: Conversion) -> tuple[TwoHandPredictions, Evidence]:
     )
     points = {
         name: None if getattr(e, name) is None else getattr(e, name)[chosen]
-        for name in ("joints", "pixels")
+        for name in ("joints", "pixels", "vertices")
     }
     return p.frames(chosen), Evidence(**points)
 
@@ -140,11 +149,23 @@ def _posed(hands: Hands, p: TwoHandPredictions, **changes: np.ndarray) -> np.nda
 
 
 def _joint_mm(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:
-    """Mean distance of the joints about the wrist, mm, of the hand that is worst but a few."""
+    """Distance of the farthest joint about the wrist, mm, of the hand that is worst but a few."""
     there = _both(ours, theirs)
-    root = theirs[..., :1, :]
-    distance = np.linalg.norm(ours - (theirs - root), axis=-1)
-    return 1000 * _worst(_mean(distance, there & there[..., :1])), 0.0
+    there = there & there[..., :1]
+    distance = np.linalg.norm(ours - (theirs - theirs[..., :1, :]), axis=-1)
+    farthest = np.where(there, distance, 0.0).max(axis=-1)
+    return 1000 * _worst(np.where(there.any(axis=-1), farthest, np.nan)), 0.0
+
+
+def _vertex_mm(hands: Hands, p: TwoHandPredictions, theirs: np.ndarray) -> float:
+    """Mean distance of the vertices about their middle, mm, of the hand that is worst but a few."""
+    ours = pose_frames(hands, p).mesh
+
+    def about_the_middle(points: np.ndarray) -> np.ndarray:
+        return points - points.mean(axis=-2, keepdims=True)
+
+    distance = np.linalg.norm(about_the_middle(ours) - about_the_middle(theirs), axis=-1)
+    return 1000 * _worst(distance.mean(axis=-1))
 
 
 def _similar(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
@@ -166,6 +166,10 @@ class Calibrate:
         )
 
 
+_SELECTING = ("truth", "captures", "cameras", "hand_type", "stride", "limit")
+"""Options of `Convert` that select from InterHand2.6M."""
+
+
 @dataclass(frozen=True)
 class Convert:
     """Convert between a regressor's or a data set's files, our own, and those of other programs.
@@ -236,12 +240,17 @@ class Convert:
                 force=self.force,
             )
             return
-        if self.source not in ("interhand", "auto") or self.to != "canonical":
+        elsewhere = replace(
+            Convert(self.input, self.out),
+            **{name: getattr(self, name) for name in (*_SELECTING, "hands", "force")},
+        )
+        if self.source not in ("interhand", "auto") or replace(self, source="auto") != elsewhere:
             from fitting.errors import InputError
 
             raise InputError(
                 "--truth, --captures, --cameras, --hand-type, --stride and --limit select from "
-                "InterHand2.6M's annotations and write canonical files; convert first, then --to"
+                "InterHand2.6M's annotations and write canonical files, and go with --hands and "
+                "--force alone: convert first, and then once more with the other options"
             )
         convert_interhand(
             self.input,

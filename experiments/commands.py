@@ -46,7 +46,7 @@ def refine_file(
     """Refine a file; the result appears under its final name only when it is whole."""
     hands, hand_source = hand_model
     check_target(out, (".npz",), overwrite=force)
-    predictions = read_source(path, source=source, hand_model=hand_model)
+    predictions, _ = read_source(path, source=source, hand_model=hand_model)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
@@ -92,7 +92,7 @@ def calibrate_file(
     """Estimate a strategy's scales from a file, print them, and write the strategy with them."""
     check_target(out, (".toml",), overwrite=force)
     hand_model = open_hands(hands_path)
-    predictions = read_source(path, source=source, hand_model=hand_model)
+    predictions, _ = read_source(path, source=source, hand_model=hand_model)
     try:
         calibration = calibrate(hand_model[0], predictions, strategy, sample=sample, seed=seed)
     except InputError as error:

@@ -1,12 +1,10 @@
 """`manofit convert`: foreign files in, foreign files out, and what became of them."""
 
-import zipfile
 from pathlib import Path
-
-import numpy as np
 
 from fitting.adapters import (
     FORMATS,
+    Format,
     InterHandSelection,
     Reading,
     check_conversion,
@@ -40,7 +38,7 @@ def read_source(
     image_size: tuple[int, int] | None = None,
     focal: float | None = None,
     annotations: Path | None = None,
-) -> TwoHandPredictions:
+) -> tuple[TwoHandPredictions, Format]:
     """Read a file of any format; say what was assumed, and what the self-check found.
 
     Args:
@@ -52,6 +50,9 @@ def read_source(
         focal: see there.
         annotations: see there.
 
+    Returns:
+        The frames, and the format that the file was taken for.
+
     Raises:
         InputError: a bad file, or with `strict` one whose own points do not come back.
     """
@@ -61,12 +62,12 @@ def read_source(
     for note in conversion.notes:
         print(f"note: {note}")
     if taken is FORMATS["canonical"]:
-        return conversion.predictions
+        return conversion.predictions, taken
     check = check_conversion(conversion, taken.conventions, hands)
     if strict and not check.passed:
         raise InputError(f"{path}: {check}")
     print(check if check.passed else f"WARNING: {check}")
-    return conversion.predictions
+    return conversion.predictions, taken
 
 
 def convert_file(
@@ -88,7 +89,7 @@ def convert_file(
     """Convert a file of any format to a canonical one, or to another program's."""
     check_export(out, to=to, overwrite=force)
     hand_model = open_hands(hands_path)
-    predictions = read_source(
+    predictions, taken = read_source(
         path,
         source=source,
         hand_model=hand_model,
@@ -97,7 +98,8 @@ def convert_file(
         focal=focal,
         annotations=annotations,
     )
-    status = _status(path)
+    # A result says which frames the fit skipped.
+    status = read_arrays(path).get("status") if taken is FORMATS["canonical"] else None
     total, predictions = predictions.num_frames, predictions.frames(frames)
     if predictions.num_frames == 0:
         raise InputError(f"{path}: the file's {total} frames have none in the range asked for")
@@ -117,11 +119,6 @@ def convert_file(
     print(f"wrote {out}: {what}, {exported.frames} of {predictions.num_frames} frames with hands")
     if to == "canonical":
         print(f"  {', '.join(predictions.arrays())}")
-
-
-def _status(path: Path) -> np.ndarray | None:
-    """What became of the frames of a result; None for any other file."""
-    return read_arrays(path).get("status") if zipfile.is_zipfile(path) else None
 
 
 def convert_interhand(

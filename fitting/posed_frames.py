@@ -14,6 +14,7 @@ from scipy.spatial import KDTree
 
 from fitting.checks import joints_seen
 from fitting.predictions import TwoHandPredictions
+from fitting.relative_translation import known_relative_transl
 from mano_jax.cameras import invert_transform, project_perspective, project_weak, transform
 from mano_jax.joint_orders import index
 from mano_jax.model import Hands, PosedHands
@@ -105,21 +106,6 @@ def pose_frames(hands: Hands, file: TwoHandPredictions, *, measured_joints: bool
         joints, seen = posed_joints, np.broadcast_to(valid[..., None], seen.shape)
         together = known
     return Posed(file, joints, seen, together, vertices, posed_joints, valid, known)
-
-
-def known_relative_transl(file: TwoHandPredictions) -> Float[np.ndarray, "n 3"]:
-    """Left wrist minus right wrist, metres; NaN where the file does not say.
-
-    Without `relative_transl` the wrists of `joints_3d` say it, as they do when a fit starts.
-    """
-    if file.relative_transl is not None:
-        return file.relative_transl
-    measured = file.joints_with_confidence()
-    if measured is None:
-        return np.full((file.num_frames, 3), np.nan)
-    wrists = measured[:, :, _WRIST, :3].astype(np.float64)
-    wrists = np.where(joints_seen(file)[:, :, _WRIST, None], wrists, np.nan)
-    return wrists[:, 1] - wrists[:, 0]
 
 
 def camera_kind(file: TwoHandPredictions) -> Literal["weak", "perspective"] | None:

@@ -29,6 +29,7 @@ from fitting.initialise_keypoints import initialise_from_keypoints
 from fitting.initialise_skeleton import pose_joints_float64
 from fitting.initialise_vertices import initialise_from_vertices
 from fitting.predictions import TwoHandPredictions
+from fitting.relative_translation import completed_relative_transl, measured_relative_transl
 from fitting.root_translation import solve_root_transl
 from mano_jax.model import Hands
 from objectives.problem import Observations, PerspectiveViews, TwoHandParams
@@ -94,7 +95,7 @@ def prepare(
     weak_camera, weak_camera_known = _weak_camera(p, usable)
     sources = np.where(usable, start_sources(p), "")
     if p.has_parameters:
-        start = _predicted_start(p, joints, hand_valid)
+        start = _predicted_start(p, hand_valid)
     else:
         start = _made_start(
             hands,
@@ -180,27 +181,20 @@ def _predicted(params: TwoHandParams, weak_camera_known: np.ndarray) -> TwoHandP
     return replace(params, weak_camera=camera)
 
 
-def _predicted_start(
-    p: TwoHandPredictions, joints: np.ndarray | None, hand_valid: np.ndarray
-) -> dict[str, np.ndarray]:
+def _predicted_start(p: TwoHandPredictions, hand_valid: np.ndarray) -> dict[str, np.ndarray]:
     """Pose, shape and relative translation as they were predicted."""
     start = {
         name: _where(hand_valid.reshape(-1, 2, *[1] * (value.ndim - 2)), value)
         for name, value in p.parameters.items()
     }
-    found = np.zeros((p.num_frames, 3)) if p.relative_transl is None else p.relative_transl
-    if joints is not None:
-        wrists, seen = joints[..., 0, :], joints_seen(p)[..., 0].all(-1, keepdims=True)
-        found = np.where(seen, wrists[:, 1] - wrists[:, 0], found)
+    found = measured_relative_transl(p)
     return start | {"relative_transl": _relative_transl(p, found, hand_valid)}
 
 
 def _relative_transl(p: TwoHandPredictions, found: np.ndarray, hand_valid: np.ndarray):
     """The file's own where it knows it, or else what was found; zero without both hands."""
-    given = found
-    if p.relative_transl is not None:
-        given = np.where(p.relative_transl_known(), p.relative_transl, found)
-    return _where(np.all(hand_valid, axis=-1, keepdims=True), given)
+    both = np.all(hand_valid, axis=-1, keepdims=True)
+    return _where(both, completed_relative_transl(p, found))
 
 
 def _tau_confidence(p: TwoHandPredictions) -> np.ndarray:

@@ -199,7 +199,9 @@ def test_an_unknown_depth_between_the_hands_starts_at_the_wrists_and_has_no_weig
         prepared.params.relative_transl[0], [*predictions.relative_transl[0, :2], wrists[2]]
     )
     alone = prepare(hands, replace(unknown, joints_3d=None))
-    np.testing.assert_array_equal(alone.params.relative_transl[0], predictions.relative_transl[0])
+    np.testing.assert_array_equal(
+        alone.params.relative_transl[0], [*predictions.relative_transl[0, :2], 0.0]
+    )
     priors = make_priors(hands, "bone_aligned")
     params, observations = jax.tree.map(jax.numpy.asarray, (prepared.params, prepared.observations))
     confidence = {
@@ -213,6 +215,20 @@ def test_an_unknown_depth_between_the_hands_starts_at_the_wrists_and_has_no_weig
     used = {use.name: use for use in summarise(unknown, hands, ["predicted_depth"]).terms}
     assert used["predicted_depth"].frames == 0
     assert "confidence is 0" in used["predicted_depth"].remark
+
+
+def test_an_unknown_depth_starts_on_the_ray_of_the_crop(hands):
+    predictions = replace(
+        predicted(weak_camera=None, keypoints_2d=None, joints_3d=None),
+        K=np.tile([[1500.0, 0, 0], [0, 1500, 0], [0, 0, 1]], (N, 1, 1, 1)),
+        root_transl=np.tile([0.4, -0.2, 18.0], (N, 1)),
+        relative_transl=np.tile([0.1, 0.05, 3.0], (N, 1)),
+        relative_transl_confidence=np.tile([1.0, 1.0, 0.0], (N, 1)),
+    )
+    tau = prepare(hands, predictions).params.relative_transl[0]
+    left, seen = tau + [0.4, -0.2, 18.0], np.array([0.5, -0.15, 21.0])
+    assert tau[2] == 0
+    np.testing.assert_allclose(left[:2] / left[2], seen[:2] / seen[2], rtol=1e-5)
 
 
 def test_joints_alone_make_a_start(hands):

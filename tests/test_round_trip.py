@@ -11,6 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from fitting.adapters import Reading, read_foreign
 from fitting.exporters import export
+from fitting.posed_frames import pose_frames
 from fitting.predictions import TwoHandPredictions
 
 N = 6
@@ -88,3 +89,26 @@ def test_joints_come_back(tmp_path, hands, frames, order):
     assert found[1].name == "table"
     np.testing.assert_array_equal(found[0].predictions.hand_valid, frames.hand_valid)
     assert list(found[0].predictions.frame_id) == list(frames.frame_id)
+    posed = pose_frames(hands, frames).joints
+    joints = found[0].predictions.joints_3d[..., :3].astype(float)
+    there = frames.hand_valid
+    wrists = joints[:, :, :1]
+    np.testing.assert_allclose(
+        (joints - wrists)[there], (posed - posed[:, :, :1])[there], atol=1e-5
+    )
+    both = there.all(1)
+    apart = (wrists[:, 1] - wrists[:, 0])[both, 0]
+    np.testing.assert_allclose(apart, frames.relative_transl[both], atol=1e-5)
+
+
+def test_an_unknown_depth_is_told_and_put_at_one(tmp_path, hands, frames):
+    """Exports cannot say that a coordinate is unknown: the hands are put at one depth."""
+    unknown = replace(
+        frames,
+        relative_transl=frames.relative_transl + [0, 0, 3.0],
+        relative_transl_confidence=np.tile([1.0, 1.0, 0.0], (N, 1)),
+    )
+    done = export(tmp_path / "out.json", unknown, hands, to="interhand")
+    assert any("unknown depth" in note for note in done.notes)
+    found = read_foreign(tmp_path / "out.json", source="interhand", reading=Reading(hands))
+    np.testing.assert_allclose(found[0].predictions.relative_transl[:, 2], 0, atol=1e-6)

@@ -109,7 +109,7 @@ def test_nothing_to_compare_is_said(hands, tmp_path):
     written = weak.write_interwild(tmp_path / "interwild", make_scene(3))
     conversion, taken = read_foreign(written.path, source="interwild", reading=Reading(hands))
     check = check_conversion(conversion, taken.conventions, hands)
-    assert check.passed and "no joints or pixels" in str(check)
+    assert check.passed and "nothing in the file" in str(check)
     bare = Conversion(conversion.predictions)
     assert check_conversion(bare, None, hands).passed
 
@@ -125,3 +125,14 @@ def test_strict_makes_a_failure_an_error(tmp_path, capsys):
     with pytest.raises(InputError, match="self-check.*FAILED"):
         convert_file(written.path, tmp_path / "strict.npz", strict=True, **given)
     assert not (tmp_path / "strict.npz").exists()
+
+
+def test_a_few_wrong_hands_of_a_side_are_noticed(hands, tmp_path, model):
+    """A video of right hands with a left one now and then, which alone is mirrored wrongly."""
+    scene = make_scene(3, presence=((1, 0),) * 39 + ((0, 1),))
+    written = hamer.write_wilor_mini(tmp_path / "mini.pkl", scene, decoys=False)
+    conversion = read_foreign(written.path, source="wilor_mini", reading=Reading(hands))[0]
+    check = check_conversion(
+        MISTAKES["left hands are mirrored"](conversion, hands), CONVENTIONS, model
+    )
+    assert not check.passed and "left hands are mirrored" in check.cause

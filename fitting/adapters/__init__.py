@@ -48,6 +48,9 @@ from fitting.predictions import TwoHandPredictions
 from mano_jax.loading import load_hands
 from mano_jax.model import Hands
 
+_OPTIONS: Final = ("image_size", "focal", "annotations")
+"""Fields of `Reading` that only some formats make use of."""
+
 AUTO: Final = "auto"
 """As a format: whichever the file is recognised as."""
 
@@ -129,9 +132,18 @@ def read_foreign(path: Path | str, *, source: str, reading: Reading) -> tuple[Co
 
 
 def _read(taken: Format, path: Path, reading: Reading) -> Conversion:
-    # What is not finite stays so, and becomes its frame's reason for being skipped.
-    with np.errstate(all="ignore"):
-        return taken.read(path, reading)
+    for name in _OPTIONS:
+        if getattr(reading, name) is not None and name not in taken.options:
+            takers = ", ".join(f.name for f in FORMATS.values() if name in f.options)
+            raise InputError(f"{path}: {taken.name} has no use for {name}, which is for {takers}")
+    try:
+        # What is not finite stays so, and becomes its frame's reason for being skipped.
+        with np.errstate(all="ignore"):
+            return taken.read(path, reading)
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
 
 
 def _only_one(path: Path) -> Format:

@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from fitting.adapters.containers import read_tree
+from fitting.adapters.fields import text
 from fitting.adapters.formats import Conventions, Conversion, Format, Reading
 from fitting.adapters.found_hands import FoundHands, join, to_predictions
 from fitting.adapters.lifting import intrinsics
@@ -131,7 +132,10 @@ def _canvas_to_image(canvas: np.ndarray, image: np.ndarray) -> tuple[np.ndarray,
 
 def _images(path: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
     """Every image's hands."""
-    for file in files_of(path):
+    files = files_of(path)
+    for file in files:
+        # Each file is a video of its own, which may name its images as another one does.
+        inside = f"{file.stem}/" if len(files) > 1 else ""
         tree = read_tree(file)
         # An .npz with the one dictionary under some name.
         if isinstance(tree, dict) and len(tree) == 1:
@@ -147,7 +151,7 @@ def _images(path: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
                 raise InputError(
                     f"{file}: {name}: expected a dictionary with left and right, or an empty one"
                 )
-            yield file, str(name), hands
+            yield file, inside + text(name, "a key", file), hands
 
 
 ACR: Final = Format(

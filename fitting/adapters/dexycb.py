@@ -50,7 +50,7 @@ def read_dexycb(path: Path, reading: Reading) -> Conversion:
     Raises:
         InputError: missing labels, or a meta.yml or calibration that cannot be found or read.
     """
-    files = files_of(Path(path), (".npz",))
+    files = files_of(Path(path).resolve(), (".npz",))
     files = [file for file in files if file.stem.startswith("labels_")] or files
     camera = files[0].parent
     meta = _text(camera.parent / "meta.yml")
@@ -91,7 +91,7 @@ def read_dexycb(path: Path, reading: Reading) -> Conversion:
             f"their betas are the nearest ones, {1000 * lost:.2f} mm off a vertex (root mean "
             "square)"
         )
-    return Conversion(predictions, tuple(notes), Evidence(joints=joints, pixels=pixels))
+    return Conversion(predictions, tuple(notes), Evidence(joints, (True, False), pixels))
 
 
 def _read_frame(file: Path) -> dict[str, np.ndarray]:
@@ -128,7 +128,7 @@ def _item(file: Path, text: str, key: str) -> str:
 
 
 def _calibration(camera: Path) -> Path:
-    for folder in camera.resolve().parents:
+    for folder in camera.parents:
         if (folder / "calibration").is_dir():
             return folder / "calibration"
     raise InputError(

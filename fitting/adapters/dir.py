@@ -1,15 +1,19 @@
 """DIR: the list that its network returns, whose third entry is the last refinement.
 
-    pd_mano_pose_left (B, 51)     6D wrist, 45 PCA coefficients; and _right
-    pd_mano_beta_left (B, 10)
-    pd_proj_left (B, 3)           s, t_x, t_y of u = s X + t in [-1, 1] of the 256 crop, X about
-                                  the hand's own wrist
+    pd_mano_para_left (B, 64)     6D wrist, 45 PCA coefficients, 10 betas, s, t_x, t_y of
+                                  u = s X + t in [-1, 1] of the 256 crop, X about the hand's own
+                                  wrist; and _right
+    pd_mano_pose_left (B, 51), pd_mano_beta_left (B, 10), pd_proj_left (B, 3)
+                                  or the same in parts
     pd_offset (B, 3)              right wrist minus left wrist, in units of 0.15 m
     pd_joint_xyz_left (B, 21, 3)  if there, the conversion is checked against it
 
-A list of four dictionaries, the third of them alone, or a list of either. Which joint pd_offset
-is between is not certain: the training code centres on the middle finger's base, the released
-network on the wrist.
+These are in the network's own list, `iter_outs` in models/dir.py; the list that it returns has
+meshes and joints only, so save the other one.
+
+A list of dictionaries, of which the third counts, that one alone, or a list of either. Which joint
+pd_offset is between is not certain: the training code centres on the middle finger's base, the
+released network on the wrist.
 
 Sources: models/dir.py, dataset/interhand.py, apps/eval.py of PengfeiRen96/DIR.
 """
@@ -84,21 +88,33 @@ def read_dir(path: Path, reading: Reading) -> Conversion:
 
 def _hands(record: Record, count: int) -> dict[str, np.ndarray]:
     """Both hands' entries, right first."""
-    both = {
-        name: np.stack(
-            [record.needed(f"pd_{key}_{side}", (count, width)) for side in SIDES], axis=1
+    both = [_parameters(record, side, count) for side in SIDES]
+    stacked = {key: np.stack([hand[key] for hand in both], axis=1) for key in both[0]}
+    joints = [record.array(f"pd_joint_xyz_{side}", (count, 21, 3), optional=True) for side in SIDES]
+    nothing = np.full((count, 21, 3), np.nan)
+    order = permutation(CONVENTIONS.joint_order, "mano21")
+    points = np.stack([nothing if joint is None else joint for joint in joints], axis=1)
+    return stacked | {"joint_xyz": points[:, :, order]}
+
+
+def _parameters(record: Record, side: str, count: int) -> dict[str, np.ndarray]:
+    """A hand's pose, shape and projection, in one array or in parts."""
+    whole = record.array(f"pd_mano_para_{side}", (count, 64), optional=True)
+    if whole is not None:
+        return {"pose": whole[:, :51], "beta": whole[:, 51:61], "proj": whole[:, 61:]}
+    if f"pd_mano_pose_{side}" not in record.values:
+        raise InputError(
+            f"{record.path}: {record.where}: neither pd_mano_para_{side} nor pd_mano_pose_{side}; "
+            "the list that DIR's network returns has no parameters: save iter_outs (models/dir.py)"
         )
+    return {
+        name: record.needed(f"pd_{key}_{side}", (count, width))
         for name, key, width in (
             ("pose", "mano_pose", 51),
             ("beta", "mano_beta", 10),
             ("proj", "proj", 3),
         )
     }
-    joints = [record.array(f"pd_joint_xyz_{side}", (count, 21, 3), optional=True) for side in SIDES]
-    nothing = np.full((count, 21, 3), np.nan)
-    order = permutation(CONVENTIONS.joint_order, "mano21")
-    stacked = np.stack([nothing if joint is None else joint for joint in joints], axis=1)
-    return both | {"joint_xyz": stacked[:, :, order]}
 
 
 def _refinements(path: Path) -> Iterator[Record]:
@@ -123,6 +139,9 @@ DIR: Final = Format(
     "dir",
     "DIR, the list of outputs of its network",
     read_dir,
-    keys=(frozenset({"pd_mano_pose_left", "pd_mano_pose_right", "pd_offset"}),),
+    keys=(
+        frozenset({"pd_offset", "pd_proj_left"}),
+        frozenset({"pd_offset", "pd_mano_para_left"}),
+    ),
     conventions=CONVENTIONS,
 )

@@ -53,6 +53,8 @@ def text(value: Any, where: str, path: Path) -> str:
     """
     if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind == "U":
         value = str(value)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
         raise InputError(f"{_place(path, where)}: expected text, found {found(value)}")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):

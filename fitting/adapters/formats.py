@@ -17,9 +17,11 @@ TREE_SUFFIXES: Final = (".pkl", ".pickle", ".p", ".pt", ".pth", ".ckpt", ".npy",
 
 @dataclass(frozen=True)
 class Conventions:
-    """What a format's numbers mean; conversion obeys these fields and nothing else.
+    """What a format's numbers mean.
 
-    `docs/conventions.md` has the canonical ones.
+    `fitting.adapters.poses` and `found_hands` convert by the rotations, the mean, the left hand,
+    the left shape space and `two_hands`; the rest says what the adapter itself does with points and
+    cameras. `docs/conventions.md` has the canonical ones.
     """
 
     rotations: Literal["axis-angle", "matrices", "6d and PCA", "axis-angle and PCA", "none"]
@@ -70,6 +72,9 @@ class Evidence:
 
     joints: Float[np.ndarray, "N 2 21 3"] | None = None
     """Metres, camera axes, each hand about any origin."""
+    own_joints: tuple[bool, bool] = (True, True)
+    """Whether the right and the left hands' joints are those of the parameters; not if they were
+    regressed from the surface, or if the shape could not be converted exactly."""
     pixels: Float[np.ndarray, "N 2 21 2"] | None = None
     """Image coordinates in the canonical camera's unit."""
     vertices: Float[np.ndarray, "N 2 V 3"] | None = None
@@ -102,6 +107,8 @@ class Format:
     """Endings of its files."""
     keys: tuple[frozenset[str], ...] = ()
     """Sets of keys, any of which tells a file of this format; all keys of a set occur in it."""
+    options: tuple[str, ...] = ()
+    """Fields of `Reading` that it makes use of, besides the hand model."""
     names: tuple[str, ...] = ()
     """Patterns of file names that only this format has."""
     conventions: Conventions | None = None

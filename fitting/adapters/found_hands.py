@@ -1,12 +1,14 @@
 """Hands that were found one by one, joined into frames by image and side."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from fitting.adapters.formats import Conventions, Evidence
-from fitting.adapters.poses import LEFT, RIGHT
+from fitting.adapters.poses import placed
+from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 
 
@@ -33,6 +35,23 @@ class FoundHands:
     """The source's own projection in pixels of the image, evidence only."""
     images: tuple[str, ...] = ()
     """All images in the file's order, with those that show no hand; empty: those of `image`."""
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["FoundHands"]) -> "FoundHands":
+        """Hands one after the other; every part has the same fields.
+
+        Raises:
+            InputError: no parts.
+        """
+        if not parts:
+            raise InputError("expected a hand at least, found none")
+        joined = {
+            field.name: np.concatenate([getattr(part, field.name) for part in parts])
+            for field in fields(cls)
+            if isinstance(getattr(parts[0], field.name), np.ndarray)
+        }
+        images = tuple(name for part in parts for name in part.images)
+        return cls(images=images, **joined)
 
 
 @dataclass(frozen=True)
@@ -82,24 +101,27 @@ def join(found: FoundHands) -> Frames:
     plain = ~crowded[which]
     row[which[plain], found.side[plain]] = np.flatnonzero(plain)
     names, rows = [], []
-    hands_of = {int(i): np.flatnonzero(which == i) for i in np.flatnonzero(crowded)}
+    # Detections by image, in the file's order within each.
+    order = np.argsort(which, kind="stable")
+    first = np.searchsorted(which[order], np.arange(len(images) + 1))
     for i, name in enumerate(images):
-        for k, detection in enumerate(hands_of.get(i, ())):
+        if not crowded[i]:
+            names.append(name)
+            rows.append(row[i])
+            continue
+        for k, detection in enumerate(order[first[i] : first[i + 1]]):
             alone = np.full(2, -1)
             alone[found.side[detection]] = detection
             names.append(f"{name}#{k}")
             rows.append(alone)
-        if i not in hands_of:
-            names.append(name)
-            rows.append(row[i])
     notes = ()
-    if hands_of:
-        hands = sum(len(members) for members in hands_of.values())
-        some = [images[i] for i in list(hands_of)[:3]] + ["..."] * (len(hands_of) > 3)
+    if np.any(crowded):
+        some = [images[i] for i in np.flatnonzero(crowded)[:3]] + ["..."] * int(crowded.sum() > 3)
         notes = (
-            f"several hands of one side in {len(hands_of)} of {len(images)} images "
-            f"({', '.join(some)}): which belong together is not known, so their {hands} hands are "
-            "frames of their own, named IMAGE#0, IMAGE#1, ...",
+            f"several hands of one side in {crowded.sum()} of {len(images)} images "
+            f"({', '.join(some)}): which belong together is not known, so their "
+            f"{int(count[crowded].sum())} hands are frames of their own, named IMAGE#0, IMAGE#1, "
+            "...",
         )
     return Frames(np.array(names, dtype=str), np.array(rows).reshape(-1, 2), notes)
 
@@ -108,27 +130,23 @@ def to_predictions(
     conventions: Conventions, found: FoundHands, frames: Frames
 ) -> tuple[TwoHandPredictions, Evidence]:
     """The joined hands as canonical predictions, and the source's own points beside them."""
-    fields: dict[str, np.ndarray] = {}
-    both = np.all(frames.valid, axis=1)
+    given: dict[str, np.ndarray] = {}
     if found.wrist is not None:
-        wrist = frames.spread(found.wrist)
-        some = np.any(frames.valid, axis=1, keepdims=True)
-        fields["root_transl"] = np.where(some, frames.anchored(found.wrist), 0.0)
-        tau = np.where(both[:, None], wrist[:, LEFT] - wrist[:, RIGHT], 0.0)
-        fields["relative_transl"] = tau
+        given |= placed(frames.spread(found.wrist), frames.valid)
         if conventions.two_hands == "apart":
-            fields["relative_transl_confidence"] = np.tile([1.0, 1.0, 0.0], (len(both), 1))
+            unknown = np.tile([1.0, 1.0, 0.0], (len(frames.valid), 1))
+            given["relative_transl_confidence"] = unknown
     if found.K is not None:
-        fields["K"] = frames.anchored(found.K)[:, None]
+        given["K"] = frames.anchored(found.K)[:, None]
     if found.keypoints_2d is not None:
-        fields["keypoints_2d"] = frames.spread(found.keypoints_2d)
+        given["keypoints_2d"] = frames.spread(found.keypoints_2d)
     predictions = TwoHandPredictions(
         hand_valid=frames.valid,
         global_orient=frames.spread(found.global_orient),
         hand_pose=frames.spread(found.hand_pose),
         betas=frames.spread(found.betas),
         frame_id=frames.name,
-        **fields,
+        **given,
     )
     evidence = Evidence(
         joints=None if found.joints is None else frames.spread(found.joints, np.nan),

@@ -16,6 +16,7 @@ hands have been mirrored back. Each hand has its own crop: the depth between the
 Sources: handmocap/hand_mocap_api.py, docs/joint_order.md of facebookresearch/frankmocap.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,11 @@ def read_frankmocap(path: Path, reading: Reading) -> Conversion:
                 if not (hand is None or (isinstance(hand, dict) and not hand)):
                     where = f"pred_output_list[{number}]/{hand_name}_hand"
                     _add(rows, file, where, image, side, hand)
+    if reading.focal is not None and reading.image_size is None:
+        raise InputError(
+            f"{path}: a focal length is of use only with the image's size, whose middle the camera "
+            "looks at: give --image-size WIDTH HEIGHT too"
+        )
     if not rows["image"]:
         raise InputError(f"{path}: no hand in {len(images)} images")
     side = np.array(rows["side"])
@@ -109,10 +115,13 @@ def read_frankmocap(path: Path, reading: Reading) -> Conversion:
     )
     frames = join(found)
     predictions, evidence = to_predictions(CONVENTIONS, found, frames)
+    # Of the shape that was left out.
+    evidence = replace(evidence, own_joints=(False, False))
     notes = (
         *frames.notes,
         "the betas are SMPL-X's body betas and are left out: the hands have the mean shape",
-        f"the focal length is made up ({focal[0]:.0f} px), and the depth between two hands unknown",
+        "the depth between two hands is unknown",
+        *_about_the_camera(reading, focal),
     )
     return Conversion(predictions, notes, evidence)
 
@@ -135,6 +144,20 @@ def _add(rows: dict[str, list], file: Path, where: str, image: str, side: int, h
     pixels = record.array("pred_joints_img", (21, "k"), optional=True)
     rows["joints"].append(np.full((21, 3), np.nan) if joints is None else joints)
     rows["pixels"].append(np.full((21, 2), np.nan) if pixels is None else pixels[:, :2])
+
+
+def _about_the_camera(reading: Reading, focal: np.ndarray) -> list[str]:
+    made_up = []
+    if reading.focal is None:
+        made_up.append(f"the focal length ({focal[0]:.0f} px)")
+    if reading.image_size is None:
+        made_up.append("the principal point (the middle of the crops)")
+    if not made_up:
+        return []
+    verb = "are" if len(made_up) > 1 else "is"
+    return [
+        f"{' and '.join(made_up)} {verb} made up; manofit convert --image-size and --focal tell"
+    ]
 
 
 def _image_cameras(
@@ -162,5 +185,6 @@ FRANKMOCAP: Final = Format(
     read_frankmocap,
     suffixes=(".pkl", ".pickle"),
     keys=(frozenset({"pred_output_list"}),),
+    options=("image_size", "focal"),
     conventions=CONVENTIONS,
 )

@@ -10,6 +10,7 @@ f being the mean of both focal lengths.
 Sources: utils/mano_utils.py, utils/fh_utils.py of lmb-freiburg/freihand.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +82,8 @@ def read_freihand(path: Path, reading: Reading) -> Conversion:
         joints=joints,
     )
     predictions, evidence = to_predictions(CONVENTIONS, found, join(found))
+    # Regressed from the surface, not those of the skeleton.
+    evidence = replace(evidence, own_joints=(False, False))
     return Conversion(predictions, (), evidence)
 
 

@@ -4,6 +4,7 @@ A dictionary for each batch of crops, the network's output together with its inp
 
     pred_mano_params          global_orient (B, 1, 3, 3), hand_pose (B, 15, 3, 3), betas (B, 10)
     pred_cam (B, 3)           s, t_x, t_y of the crop
+    pred_cam_t (B, 3)         the same as a translation; if there, it counts (see _seen_in_crop)
     right (B,)                1 for a right hand
     box_center (B, 2), box_size (B,), img_size (B, 2)
                               pixels of the image; the size is width, height
@@ -51,6 +52,9 @@ CROP_PIXELS: Final = 256
 CROP_FOCAL: Final = 5000.0
 """The network's camera: a focal length of 5000 pixels on a crop of 256."""
 
+_TOGETHER: Final = 16384
+"""Crops at a time: the temporaries of many would be ten times what is read."""
+
 
 def read_hamer(path: Path, reading: Reading) -> Conversion:
     """Read crops and join their hands by image.
@@ -63,62 +67,111 @@ def read_hamer(path: Path, reading: Reading) -> Conversion:
     Raises:
         InputError: a missing or misshapen entry; the message names it.
     """
-    parts = [_read_record(record, i, reading) for i, record in enumerate(records(path))]
-    named = any(name for _, name in parts)
-    rows = {key: np.concatenate([part[key] for part, _ in parts]) for key in parts[0][0]}
-    found = FoundHands(**rows)  # pyright: ignore[reportArgumentType]
+    parts = [_read_record(record, i) for i, record in enumerate(records(path))]
+    # Taken out as they are joined: a million crops need not be held twice.
+    crops = {key: np.concatenate([part.pop(key) for part in parts]) for key in list(parts[0])}
+    notes = []
+    if not np.any(crops["named"]):
+        notes.append("no img_path: the crops of one dictionary are taken for one image")
+    blocks = range(0, len(crops["side"]), _TOGETHER)
+    found = FoundHands.concatenate(
+        [_found({k: v[i : i + _TOGETHER] for k, v in crops.items()}, reading) for i in blocks]
+    )
     frames = join(found)
     predictions, evidence = to_predictions(CONVENTIONS, found, frames)
-    notes = list(frames.notes)
-    if not named:
-        notes.append("no img_path: the crops of one dictionary are taken for one image")
+    notes += frames.notes
     if reading.focal is None:
+        focal = CROP_FOCAL / CROP_PIXELS * crops["img_size"][0].max()
         notes.append(
-            f"the focal length is the source's own {rows['K'][0, 0, 0]:.0f} px, and the depth "
-            "between two hands unknown; --focal takes the camera's true one"
+            f"the focal length is the source's own, {focal:.0f} px, and the depth between two "
+            "hands unknown; manofit convert --focal takes the camera's true one"
         )
     return Conversion(predictions, tuple(notes), evidence)
 
 
-def _read_record(record: Record, number: int, reading: Reading) -> tuple[dict, bool]:
-    """One batch's hands as fields of `FoundHands`, and whether its images have names."""
+def _read_record(record: Record, number: int) -> dict[str, np.ndarray]:
+    """One batch's entries as they are, one row a crop."""
     orient = record.needed("pred_mano_params/global_orient", ("B", 1, 3, 3))
     count = len(orient)
-    pose = record.needed("pred_mano_params/hand_pose", (count, 15, 3, 3))
-    betas = record.needed("pred_mano_params/betas", (count, 10))
-    cam = record.needed("pred_cam", (count, 3))
-    centre = record.needed("box_center", (count, 2))
-    size = record.needed("box_size", (count,))
-    image = record.needed("img_size", (count, 2))
-    side = as_sides(record.flags("right", (count,)))
     names = record.image_names(count)
 
-    hands = reading.hands
-    global_orient, hand_pose = canonical_pose(CONVENTIONS, hands, side, orient[:, 0], pose)
-    betas, _ = canonical_betas(CONVENTIONS, hands, side, betas)
-    joints = posed_joints(hands, side, global_orient, hand_pose, betas)
-    pixels = _seen_in_image(joints, cam, side, centre, size)
-    principal = image / 2
-    focal = CROP_FOCAL / CROP_PIXELS * image.max(axis=1)
-    theirs = _their_points(record, count, side, centre, size)
-    if reading.focal is not None:
-        focal = np.full(count, reading.focal)
-        towards = _towards(centre, focal, principal)
-        global_orient = turned(towards, global_orient)
-        joints = posed_joints(hands, side, global_orient, hand_pose, betas)
-        theirs["joints"] = theirs["joints"] @ np.swapaxes(towards, 1, 2)
-    transl = place_by_pixels(joints, pixels, focal, principal)
-    fields = {
+    def optional(key: str, shape: tuple[int, ...]) -> np.ndarray:
+        given = record.array(key, shape, optional=True)
+        return np.full(shape, np.nan) if given is None else given
+
+    return {
+        "global_orient": orient[:, 0],
+        "hand_pose": record.needed("pred_mano_params/hand_pose", (count, 15, 3, 3)),
+        "betas": record.needed("pred_mano_params/betas", (count, 10)),
+        "cam": record.needed("pred_cam", (count, 3)),
+        "cam_t": optional("pred_cam_t", (count, 3)),
+        "box_center": record.needed("box_center", (count, 2)),
+        "box_size": record.needed("box_size", (count,)),
+        "img_size": record.needed("img_size", (count, 2)),
+        "side": as_sides(record.flags("right", (count,))),
+        "keypoints_3d": optional("pred_keypoints_3d", (count, 21, 3)),
+        "keypoints_2d": optional("pred_keypoints_2d", (count, 21, 2)),
         "image": np.array(names or [f"{record.path.stem}{number:06d}"] * count, dtype=str),
-        "side": side,
-        "global_orient": global_orient,
-        "hand_pose": hand_pose,
-        "betas": betas,
-        "wrist": joints[:, 0] + transl,
-        "K": intrinsics(focal, principal),
-        **theirs,
+        "named": np.full(count, names is not None),
     }
-    return fields, names is not None
+
+
+def _found(crops: dict[str, np.ndarray], reading: Reading) -> FoundHands:
+    """Every crop's hand in the camera of its image."""
+    hands, side = reading.hands, crops["side"]
+    left, centre, size = side == LEFT, crops["box_center"], crops["box_size"]
+    orient, pose = canonical_pose(
+        CONVENTIONS, hands, side, crops["global_orient"], crops["hand_pose"]
+    )
+    betas, _ = canonical_betas(CONVENTIONS, hands, side, crops["betas"])
+    joints = posed_joints(hands, side, orient, pose, betas)
+    order = permutation(CONVENTIONS.joint_order, "mano21")
+    their_joints = mirrored_points(crops["keypoints_3d"][:, order], left)
+    theirs = crops["keypoints_2d"][:, order]
+    crop = _seen_in_crop(mirrored_points(joints, left), crops, theirs)
+    pixels = _crop_to_image(crop, left, centre, size)
+    principal = crops["img_size"] / 2
+    focal = CROP_FOCAL / CROP_PIXELS * crops["img_size"].max(axis=1)
+    if reading.focal is not None:
+        focal = np.full(len(side), reading.focal)
+        towards = _towards(centre, focal, principal)
+        orient = turned(towards, orient)
+        joints = posed_joints(hands, side, orient, pose, betas)
+        their_joints = their_joints @ np.swapaxes(towards, 1, 2)
+    return FoundHands(
+        image=crops["image"],
+        side=side,
+        global_orient=orient,
+        hand_pose=pose,
+        betas=betas,
+        wrist=joints[:, 0] + place_by_pixels(joints, pixels, focal, principal),
+        K=intrinsics(focal, principal),
+        joints=their_joints,
+        pixels=_crop_to_image(theirs, left, centre, size),
+    )
+
+
+def _seen_in_crop(
+    joints: np.ndarray, crops: dict[str, np.ndarray], theirs: np.ndarray
+) -> np.ndarray:
+    """Where the crops' camera sees the network's own (mirrored) hands, [-0.5, 0.5].
+
+    The authors' demo changes the sign of a left hand's t_x in `pred_cam` where it stands, and what
+    is saved afterwards has it changed. `pred_cam_t` was made before; without it the sign is the
+    one that explains the network's keypoints.
+    """
+    given = np.isfinite(crops["cam_t"]).all(axis=1, keepdims=True)
+    cam = crop_translation(crops["cam"])
+    plain = _project(joints, np.where(given, crops["cam_t"], cam))
+    changed = _project(joints, np.where(given, crops["cam_t"], cam * [-1.0, 1.0, 1.0]))
+    off, off_changed = (np.abs(seen - theirs).mean(axis=(1, 2)) for seen in (plain, changed))
+    undo = (crops["side"] == LEFT) & (off_changed < off)
+    return np.where(undo[:, None, None], changed, plain)
+
+
+def _project(joints: np.ndarray, transl: np.ndarray) -> np.ndarray:
+    seen = joints + transl[:, None]
+    return CROP_FOCAL / CROP_PIXELS * seen[..., :2] / seen[..., 2:]
 
 
 def crop_translation(cam: np.ndarray) -> np.ndarray:
@@ -127,38 +180,12 @@ def crop_translation(cam: np.ndarray) -> np.ndarray:
     return np.stack([cam[:, 1], cam[:, 2], depth], axis=1)
 
 
-def _seen_in_image(
-    joints: np.ndarray, cam: np.ndarray, side: np.ndarray, centre: np.ndarray, size: np.ndarray
-) -> np.ndarray:
-    """Where the crop's camera sees native hands, pixels of the image."""
-    left = side == LEFT
-    seen = mirrored_points(joints, left) + crop_translation(cam)[:, None]
-    crop = CROP_FOCAL / CROP_PIXELS * seen[..., :2] / seen[..., 2:]
-    return _crop_to_image(crop, left, centre, size)
-
-
 def _crop_to_image(
     crop: np.ndarray, left: np.ndarray, centre: np.ndarray, size: np.ndarray
 ) -> np.ndarray:
     """From [-0.5, 0.5] of a crop, flipped for a left hand, to pixels of the image."""
     crop = np.where(left[:, None, None] * np.array([True, False]), -crop, crop)
     return centre[:, None] + crop * size[:, None, None]
-
-
-def _their_points(
-    record: Record, count: int, side: np.ndarray, centre: np.ndarray, size: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The source's own joints and pixels, NaN where it saved none."""
-    left = side == LEFT
-    order = permutation(CONVENTIONS.joint_order, "mano21")
-    joints = record.array("pred_keypoints_3d", (count, 21, 3), optional=True)
-    pixels = record.array("pred_keypoints_2d", (count, 21, 2), optional=True)
-    joints = np.full((count, 21, 3), np.nan) if joints is None else joints
-    pixels = np.full((count, 21, 2), np.nan) if pixels is None else pixels
-    return {
-        "joints": mirrored_points(joints[:, order], left),
-        "pixels": _crop_to_image(pixels[:, order], left, centre, size),
-    }
 
 
 def _towards(centre: np.ndarray, focal: np.ndarray, principal: np.ndarray) -> np.ndarray:
@@ -174,8 +201,18 @@ def _towards(centre: np.ndarray, focal: np.ndarray, principal: np.ndarray) -> np
 _KEYS: Final = (frozenset({"pred_mano_params", "pred_cam", "box_center"}),)
 
 HAMER: Final = Format(
-    "hamer", "HaMeR, a dictionary a batch of crops", read_hamer, keys=_KEYS, conventions=CONVENTIONS
+    "hamer",
+    "HaMeR, a dictionary a batch of crops",
+    read_hamer,
+    keys=_KEYS,
+    options=("focal",),
+    conventions=CONVENTIONS,
 )
 WILOR: Final = Format(
-    "wilor", "WiLoR, a dictionary a batch of crops", read_hamer, keys=_KEYS, conventions=CONVENTIONS
+    "wilor",
+    "WiLoR, a dictionary a batch of crops",
+    read_hamer,
+    keys=_KEYS,
+    options=("focal",),
+    conventions=CONVENTIONS,
 )

@@ -18,7 +18,7 @@ import numpy as np
 
 from fitting.adapters.containers import read_tree
 from fitting.adapters.formats import Conventions, Conversion, Evidence, Format, Reading
-from fitting.adapters.poses import LEFT, RIGHT, rest_wrists, turned, two_hand_parameters
+from fitting.adapters.poses import LEFT, RIGHT, placed, rest_wrists, turned, two_hand_parameters
 from fitting.adapters.records import Record, files_of
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
@@ -45,7 +45,7 @@ def read_ho3d(path: Path, reading: Reading) -> Conversion:
     Raises:
         InputError: a missing or misshapen entry.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     folder = path / "meta" if (path / "meta").is_dir() else path
     files = files_of(folder, (".pkl", ".pickle"))
     frames = [_read_frame(file) for file in files]
@@ -60,13 +60,10 @@ def read_ho3d(path: Path, reading: Reading) -> Conversion:
     side = np.tile([RIGHT, LEFT], count)
     j0 = rest_wrists(CONVENTIONS, hands, side, rows["betas"].reshape(-1, 10)).reshape(count, 2, 3)
     wrists = (rows["transl"] + j0) @ _TO_OPENCV
-    anchor = np.where(valid[:, :1], wrists[:, RIGHT], wrists[:, LEFT])
-    tau = np.where(np.all(valid, axis=1, keepdims=True), wrists[:, LEFT] - wrists[:, RIGHT], 0.0)
     predictions = TwoHandPredictions(
         hand_valid=valid,
         **parameters,
-        relative_transl=tau,
-        root_transl=anchor,
+        **placed(wrists, valid),
         K=rows["K"][:, None],
         frame_id=np.array(_names(folder, files), dtype=str),
     )
@@ -76,7 +73,8 @@ def read_ho3d(path: Path, reading: Reading) -> Conversion:
             f"H2O-3D's left hand has a shape space of its own: its betas are the nearest ones, "
             f"{1000 * lost:.2f} mm off a vertex (root mean square)"
         )
-    return Conversion(predictions, tuple(notes), Evidence(joints=rows["joints"] @ _TO_OPENCV))
+    evidence = Evidence(rows["joints"] @ _TO_OPENCV, own_joints=(True, False))
+    return Conversion(predictions, tuple(notes), evidence)
 
 
 def _names(folder: Path, files: list[Path]) -> list[str]:

@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 from fitting.adapters.containers import read_tree
 from fitting.adapters.fields import entry, number_array
 from fitting.adapters.formats import Conventions, Conversion, Format, Reading
-from fitting.adapters.poses import LEFT, RIGHT, rest_wrists, two_hand_parameters
+from fitting.adapters.poses import LEFT, RIGHT, placed, rest_wrists, two_hand_parameters
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 
@@ -67,13 +67,11 @@ def read_hot3d(path: Path, reading: Reading) -> Conversion:
     side = np.tile([RIGHT, LEFT], count)
     j0 = rest_wrists(CONVENTIONS, reading.hands, side, rows["betas"].reshape(-1, 10))
     wrists = rows["t_xyz"] + j0.reshape(count, 2, 3)
-    both = np.all(valid, axis=1, keepdims=True)
     timestamps = np.array([frame["timestamp_ns"] for frame in frames], np.float64)
     predictions = TwoHandPredictions(
         hand_valid=valid,
         **parameters,
-        relative_transl=np.where(both, wrists[:, LEFT] - wrists[:, RIGHT], 0.0),
-        root_transl=np.where(valid[:, :1], wrists[:, RIGHT], wrists[:, LEFT]),
+        **placed(wrists, valid),
         timestamp=timestamps * 1e-9,
         frame_id=np.array([f"{t:.0f}" for t in timestamps]),
         sequence_id=np.zeros(count, np.int64),

@@ -16,13 +16,14 @@ does the one, `image_size` the other.
 Sources: src/data/data_utils.py, opt_dataset.py, models/optimize_model.py of the authors' program.
 """
 
-from pathlib import Path
+from itertools import takewhile
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 import numpy as np
 
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, number_array
+from fitting.adapters.fields import entry, number_array, text
 from fitting.adapters.formats import Conventions, Conversion, Format, Reading
 from fitting.adapters.poses import LEFT, RIGHT, rest_wrists, two_hand_parameters
 from fitting.adapters.records import files_of
@@ -66,7 +67,13 @@ def read_ihmr(path: Path, reading: Reading) -> Conversion:
                 f"{file}: expected a dictionary of images with a dictionary each, found "
                 f"{type(tree).__name__}"
             )
-        images |= {str(name): (file, values) for name, values in tree.items()}
+        named = {text(name, "a key", file): (file, values) for name, values in tree.items()}
+        if twice := sorted(images.keys() & named.keys()):
+            raise InputError(
+                f"{file}: {twice[0]} is in {images[twice[0]][0].name} too, and {len(twice) - 1} "
+                "more images; convert the files one by one"
+            )
+        images |= named
     if not images:
         raise InputError(f"{path}: expected an image at least, found none")
     rows = {key: _stack(images, key, shape) for key, shape in _SHAPES.items()}
@@ -75,7 +82,7 @@ def read_ihmr(path: Path, reading: Reading) -> Conversion:
     if reading.annotations is None:
         notes.append(
             "the predictions do not say which hands are there: both are taken, in every image; "
-            "--annotations names the file that does"
+            "manofit convert --annotations names the file that does"
         )
     else:
         valid = _hands_there(reading.annotations, list(images))
@@ -91,7 +98,7 @@ def read_ihmr(path: Path, reading: Reading) -> Conversion:
     if joints_2d is not None and reading.image_size is None:
         notes.append(
             "joints_2d are left out: they are pixels of an image whose size the file does not "
-            "tell; --image-size WIDTH HEIGHT does"
+            "tell; manofit convert --image-size WIDTH HEIGHT does"
         )
     elif joints_2d is not None and reading.image_size is not None:
         canvas = joints_2d.reshape(count, 2, 21, 2) / max(reading.image_size) * 2 - 1
@@ -155,11 +162,10 @@ def _hands_there(path: Path, names: list[str]) -> np.ndarray:
                 f"{path}: [{i}]/hand_type: expected {', '.join(_HANDS)}, found {kind!r}"
             )
         kinds[str(entry(item, "img_path", f"[{i}]", path))] = str(kind)
-    # Predictions and annotations may begin their paths at different folders.
-    by_ending = {Path(name).name: kind for name, kind in kinds.items()}
-    if len(by_ending) == len(kinds):
-        kinds = by_ending | kinds
-    found = [kinds.get(name, kinds.get(Path(name).name)) for name in names]
+    by_file: dict[str, list[str]] = {}
+    for name in kinds:
+        by_file.setdefault(PurePosixPath(name).name, []).append(name)
+    found = [kinds.get(name) or _by_ending(path, name, by_file, kinds) for name in names]
     if missing := [name for name, kind in zip(names, found, strict=True) if kind is None]:
         raise InputError(
             f"{path}: no annotation of {missing[0]} and {len(missing) - 1} more of {len(names)} "
@@ -168,11 +174,38 @@ def _hands_there(path: Path, names: list[str]) -> np.ndarray:
     return np.array([_HANDS[kind] for kind in found if kind is not None])
 
 
+def _by_ending(
+    path: Path, name: str, by_file: dict[str, list[str]], kinds: dict[str, str]
+) -> str | None:
+    """The label of the image whose path ends most alike: both may begin at other folders.
+
+    The same file name under another folder is another image, unless there is no folder to tell.
+    """
+    parts = PurePosixPath(name).parts
+
+    def alike(other: str) -> int:
+        pairs = zip(reversed(parts), reversed(PurePosixPath(other).parts), strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    def fits(other: str) -> bool:
+        return alike(other) == min(len(parts), len(PurePosixPath(other).parts)) or alike(other) > 1
+
+    candidates = [other for other in by_file.get(parts[-1] if parts else "", []) if fits(other)]
+    if not candidates:
+        return None
+    best = max(map(alike, candidates))
+    nearest = {kinds[other] for other in candidates if alike(other) == best}
+    if len(nearest) > 1:
+        raise InputError(f"{path}: {name}: several annotations fit; give the paths from one folder")
+    return nearest.pop()
+
+
 IHMR: Final = Format(
     "ihmr",
     "IHMR's predictions, a pickled dictionary of images",
     read_ihmr,
     suffixes=(".pkl", ".pickle"),
     keys=(frozenset({"pred_cam_params", "pred_pose_params", "pred_hand_trans"}),),
+    options=("image_size", "annotations"),
     conventions=CONVENTIONS,
 )

@@ -89,10 +89,6 @@ def read_intaghand(path: Path, reading: Reading) -> Conversion:
         f"the two hands' own scales differ by {100 * _spread(own):.0f} % on average; they lie side "
         "by side under one between them, and the depth between them is unknown",
     ]
-    if reading.focal is not None:
-        notes.append(
-            "the focal length is of no use here: where in the image the crop was is not known"
-        )
     return Conversion(predictions, tuple(notes), Evidence(vertices=vertices))
 
 

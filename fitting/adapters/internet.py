@@ -243,5 +243,6 @@ INTERNET: Final = Format(
     "InterNet's 2.5D joints of both hands",
     read_internet,
     keys=(frozenset({"joint_coord", "rel_root_depth", "hand_type"}),),
+    options=("focal",),
     conventions=CONVENTIONS,
 )

@@ -92,8 +92,12 @@ def _read_demo(path: Path, reading: Reading) -> Conversion:
         relative_transl=tau,
         frame_id=np.array(list(images), dtype=str),
     )
-    note = "the demo's files hold no camera"
-    return Conversion(predictions, (note,))
+    notes = (
+        "the demo's files hold no camera",
+        "the demo writes both hands of every image, seen or not: both are taken where both files "
+        "are there",
+    )
+    return Conversion(predictions, notes)
 
 
 def _read_outputs(path: Path, reading: Reading) -> Conversion:

@@ -485,5 +485,6 @@ MEDIAPIPE: Final = Format(
         *(frozenset({key}) for side in SIDES for key in _OF_SIDE[side][0]),
     ),
     names=("*.pbtxt", "*.prototxt"),
+    options=("image_size", "focal"),
     conventions=CONVENTIONS,
 )

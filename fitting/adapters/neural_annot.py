@@ -15,7 +15,7 @@ import numpy as np
 
 from fitting.adapters.containers import read_tree
 from fitting.adapters.formats import Conventions, Conversion, Reading
-from fitting.adapters.poses import LEFT, RIGHT, rest_wrists, two_hand_parameters
+from fitting.adapters.poses import LEFT, RIGHT, placed, rest_wrists, two_hand_parameters
 from fitting.adapters.records import Record
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
@@ -56,12 +56,10 @@ def read_neural_annot(path: Path, reading: Reading) -> Conversion:
     side = np.tile([RIGHT, LEFT], count)
     j0 = rest_wrists(CONVENTIONS, reading.hands, side, rows["shape"].reshape(-1, 10))
     wrists = rows["trans"] + j0.reshape(count, 2, 3)
-    both = np.all(valid, axis=1, keepdims=True)
     predictions = TwoHandPredictions(
         hand_valid=valid,
         **parameters,
-        relative_transl=np.where(both, wrists[:, LEFT] - wrists[:, RIGHT], 0.0),
-        root_transl=np.where(valid[:, :1], wrists[:, RIGHT], wrists[:, LEFT]),
+        **placed(wrists, valid),
         frame_id=np.array([name for name, _ in frames], dtype=str),
     )
     return Conversion(predictions, ("the hands are in the world's axes: there is no camera",))

@@ -405,5 +405,6 @@ OPENPOSE: Final = Format(
         frozenset({"image_id", "keypoints", "score"}),
     ),
     names=("*_keypoints.json", "*.pose"),
+    options=("image_size", "focal"),
     conventions=CONVENTIONS,
 )

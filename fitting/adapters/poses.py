@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 
 from fitting.adapters.formats import Conventions
+from fitting.errors import InputError
 from fitting.initialise_skeleton import pose_joints_float64
 from mano_jax.model import SIDES, Hands
 
@@ -36,8 +37,13 @@ def canonical_pose(
         side: 0 right, 1 left.
         global_orient: (D, 3), (D, 3, 3) or (D, 6), as `conventions.rotations` says.
         hand_pose: (D, 45) or (D, 15, 3), (D, 15, 3, 3), or PCA coefficients (D, at most 45).
+
+    Raises:
+        InputError: no hands at all.
     """
     count = len(side)
+    if count == 0:
+        raise InputError("expected a hand at least, found none")
     form = conventions.rotations
     orient = global_orient.astype(np.float64)
     pose = hand_pose.astype(np.float64)
@@ -191,6 +197,19 @@ def posed_joints(
     return joints
 
 
+def placed(
+    wrists: Float[np.ndarray, "N 2 3"], hand_valid: Bool[np.ndarray, "N 2"]
+) -> dict[str, np.ndarray]:
+    """`root_transl` and `relative_transl` of wrists in the camera's frame; zero without them."""
+    there = hand_valid[..., None]
+    wrists = np.where(there, wrists, 0.0)
+    between = wrists[:, LEFT] - wrists[:, RIGHT]
+    return {
+        "root_transl": np.where(there[:, RIGHT], wrists[:, RIGHT], wrists[:, LEFT]),
+        "relative_transl": np.where(np.all(there, axis=1), between, 0.0),
+    }
+
+
 def two_hand_parameters(
     conventions: Conventions,
     hands: Hands,
@@ -210,9 +229,9 @@ def two_hand_parameters(
     def flat(values: np.ndarray) -> np.ndarray:
         return values.reshape(2 * count, *values.shape[2:])
 
-    orient, pose = canonical_pose(conventions, hands, side, flat(global_orient), flat(hand_pose))
-    shape, lost = canonical_betas(conventions, hands, side, flat(betas))
     there = hand_valid.reshape(2 * count, 1)
+    orient, pose = canonical_pose(conventions, hands, side, flat(global_orient), flat(hand_pose))
+    shape, lost = canonical_betas(conventions, hands, side, np.where(there, flat(betas), 0.0))
     return {
         "global_orient": np.where(there, orient, 0.0).reshape(count, 2, 3),
         "hand_pose": np.where(there[..., None], pose, 0.0).reshape(count, 2, 15, 3),

@@ -30,13 +30,11 @@ def recognise(path: Path, formats: Iterable[Format]) -> list[Format]:
         files += sorted((path / "meta").iterdir())
     names = [file.name for file in files]
     formats = list(formats)
-    by_name = [f for f in formats if any(fnmatch(n, pattern) for n in names for pattern in f.names)]
-    if by_name:
-        return by_name
     keys = _keys_of(files)
     suffixes = {file.suffix.lower() for file in files}
     fitting = [f for f in formats if suffixes & set(f.suffixes)]
-    return [f for f in fitting if any(wanted <= keys for wanted in f.keys)]
+    by_keys = [f for f in fitting if any(wanted <= keys for wanted in f.keys)]
+    return by_keys or [f for f in formats if any(fnmatch(n, p) for n in names for p in f.names)]
 
 
 def _keys_of(files: list[Path]) -> set[str]:
@@ -56,6 +54,10 @@ def _keys_of(files: list[Path]) -> set[str]:
     return set().union(*keys.values())
 
 
+def _says_something(item: Any) -> bool:
+    return not isinstance(item, dict | list | tuple) or len(item) > 0
+
+
 def _keys(tree: Any, depth: int) -> Iterator[str]:
     """Keys of a tree's dictionaries; of long ones, of the first items."""
     if depth == 0:
@@ -63,9 +65,10 @@ def _keys(tree: Any, depth: int) -> Iterator[str]:
     if isinstance(tree, dict):
         yield from (str(key) for key in islice(tree, 64))
         # A dictionary of images holds the same for each; a record's entries all differ.
-        inner: Iterable[Any] = islice(tree.values(), 64)
+        inner: Iterable[Any] = islice(filter(_says_something, tree.values()), 64)
     elif isinstance(tree, list | tuple):
-        inner = islice(tree, _SOME)
+        # A video may begin without hands.
+        inner = islice(filter(_says_something, tree), _SOME)
     else:
         return
     for value in inner:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, flag_array, number_array
+from fitting.adapters.fields import entry, flag_array, number_array, text
 from fitting.adapters.formats import TREE_SUFFIXES
 from fitting.errors import InputError
 
@@ -69,13 +69,17 @@ class Record:
         return f"{self.where}/{key}" if self.where else key
 
     def image_names(self, count: int) -> list[str] | None:
-        """Names of the images of `count` rows; None where the record has none."""
+        """Names of the images of `count` rows; None where the record has none.
+
+        Raises:
+            InputError: names that are no text.
+        """
         for key in _NAMES:
             value = self.values.get(key)
             if isinstance(value, str):
-                return [value] * count
+                return [text(value, self._named(key), self.path)] * count
             if isinstance(value, list | tuple | np.ndarray) and len(value) == count:
-                return [str(name) for name in value]
+                return [text(name, self._named(key), self.path) for name in value]
         return None
 
 

@@ -27,7 +27,7 @@ JOINT_LIMIT_MM: Final = 1.0
 
 SIMILAR_LIMIT_MM: Final = 15.0
 BONE_LIMIT_DEG: Final = 15.0
-"""For the embedded hand, whose bones are not MANO's: up to a similarity, and of directions."""
+"""For hands of another shape, as the embedded one is: up to a similarity, and of directions."""
 
 VERTEX_LIMIT_MM: Final = 2.0
 """For meshes that a hand was fitted to: what no MANO hand explains is no MANO mesh."""
@@ -40,10 +40,10 @@ moves a point by its depth within the hand over the hand's distance, so large ha
 share of their size."""
 
 BOX_LIMIT: Final = 0.15
-"""For the embedded hand: as a share of the hand's size in the image."""
+"""For hands of another shape: as a share of the hand's size in the image."""
 
 _SAMPLE: Final = 256
-"""Frames to look at: a convention is wrong in all of them or in none."""
+"""Hands of each side to look at: a convention is wrong in all of them or in none."""
 
 _EXPLAINS: Final = 0.5
 """A mistake is named if putting it right leaves less than this share of the error."""
@@ -68,7 +68,7 @@ class SelfCheck:
     def __str__(self) -> str:
         """One line."""
         if not self.figures:
-            return "self-check: the file has no joints or pixels of its own to check against"
+            return "self-check: there is nothing in the file to hold its parameters against"
         said = "self-check: " + "; ".join(self.figures)
         if self.passed:
             return said
@@ -95,13 +95,17 @@ def check_conversion(
         np.asarray(hands.v_template[0]), embedded_hand_model().v_template.astype(np.float32)
     )
     figures, passed, cause = [], True, ""
-    if evidence.joints is not None and np.isfinite(evidence.joints).all(-1).any():
-        error = _similar if embedded else _joint_mm
-        found = error(_posed(hands, p), evidence.joints)
-        figures.append(_joint_figure(found, embedded))
-        if not _joints_pass(found, embedded):
-            passed = False
-            cause = _cause(error, found, p, evidence.joints, conventions, hands)
+    if evidence.joints is not None:
+        ours = _posed(hands, p)
+        for error, sides in _kinds(embedded, evidence.own_joints):
+            found = error(ours[:, sides], evidence.joints[:, sides])
+            if not np.isfinite(found[0]):
+                continue
+            figures.append(_joint_figure(found, error, embedded))
+            if not _joints_pass(found, error):
+                passed = False
+                cause = cause or _cause(error, sides, found, p, evidence.joints, conventions, hands)
+    joints_passed = passed
     if evidence.vertices is not None:
         distance = _vertex_mm(hands, p, evidence.vertices)
         figures.append(f"vertices to {distance:.2f} mm (limit {VERTEX_LIMIT_MM:g})")
@@ -112,29 +116,41 @@ def check_conversion(
         lifted = conventions.two_hands == "apart" and conventions.camera != "perspective"
         limit = LIFTED_PIXEL_LIMIT if lifted else PIXEL_LIMIT
         if np.isfinite(off):
-            allowed = BOX_LIMIT if embedded else LIFTED_SHARE_LIMIT if lifted else 0.0
+            other_shape = embedded or not all(evidence.own_joints)
+            allowed = BOX_LIMIT if other_shape else LIFTED_SHARE_LIMIT if lifted else 0.0
             told = f" or {100 * allowed:g} % of the hand's size" if allowed else ""
             figures.append(f"pixels to {off:.2f} px (limit {limit:g}{told})")
             if off > limit and share > allowed:
                 passed = False
-                cause = cause or "the joints agree, so it is the camera: image size or focal length"
+                if joints_passed:
+                    cause = "the joints agree, so it is the camera: image size or focal length"
     return SelfCheck(tuple(figures), passed, cause)
 
 
 def _sample(conversion: Conversion) -> tuple[TwoHandPredictions, Evidence]:
-    """Frames spread over the file that have a hand."""
+    """Frames spread over the file that have a hand, as many with each side as there can be."""
     p, e = conversion.predictions, conversion.evidence
-    there = np.flatnonzero(p.hand_valid.any(1))
-    chosen = (
-        there[np.unique(np.linspace(0, max(len(there) - 1, 0), _SAMPLE).astype(int))]
-        if len(there)
-        else there
+    chosen: np.ndarray = np.zeros(0, int)
+    for side in range(2):
+        there = np.flatnonzero(p.hand_valid[:, side])
+        spread = np.unique(np.linspace(0, max(len(there) - 1, 0), _SAMPLE).astype(int))
+        chosen = np.union1d(chosen, there[spread] if len(there) else there)
+
+    def some(points: np.ndarray | None) -> np.ndarray | None:
+        return None if points is None else points[chosen]
+
+    return p.frames(chosen), replace(
+        e, joints=some(e.joints), pixels=some(e.pixels), vertices=some(e.vertices)
     )
-    points = {
-        name: None if getattr(e, name) is None else getattr(e, name)[chosen]
-        for name in ("joints", "pixels", "vertices")
-    }
-    return p.frames(chosen), Evidence(**points)
+
+
+def _kinds(embedded: bool, own: tuple[bool, bool]) -> Iterator[tuple[Callable, list[int]]]:
+    """How to compare the joints of which sides."""
+    same = [side for side in range(2) if own[side] and not embedded]
+    alike = [side for side in range(2) if side not in same]
+    for error, sides in ((_joint_mm, same), (_similar, alike)):
+        if sides:
+            yield error, sides
 
 
 def _with_tips(hands: Hands, fingertips: str) -> Hands:
@@ -203,25 +219,28 @@ def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def _worst(of_hands: np.ndarray) -> float:
-    """The 95th percentile: a single hand that the source got wrong is no wrong convention."""
-    finite = of_hands[np.isfinite(of_hands)]
-    return float(np.percentile(finite, 95)) if len(finite) else np.nan
+    """The 95th percentile of each side's hands (N, sides), and of them the worse.
+
+    A single hand that the source got wrong is no wrong convention, all of a side are.
+    """
+    sides = [column[np.isfinite(column)] for column in of_hands.T]
+    return max((float(np.percentile(side, 95)) for side in sides if len(side)), default=np.nan)
 
 
-def _joints_pass(found: tuple[float, float], embedded: bool) -> bool:
+def _joints_pass(found: tuple[float, float], error: Callable) -> bool:
     distance, angle = found
-    limit = SIMILAR_LIMIT_MM if embedded else JOINT_LIMIT_MM
-    return not (distance > limit or angle > BONE_LIMIT_DEG)
+    limit = SIMILAR_LIMIT_MM if error is _similar else JOINT_LIMIT_MM
+    return distance <= limit and angle <= BONE_LIMIT_DEG
 
 
-def _joint_figure(found: tuple[float, float], embedded: bool) -> str:
+def _joint_figure(found: tuple[float, float], error: Callable, embedded: bool) -> str:
     distance, angle = found
-    if not embedded:
+    if error is _joint_mm:
         return f"joints to {distance:.2f} mm (limit {JOINT_LIMIT_MM:g})"
+    whose = "with the embedded hand, whose shape is its own" if embedded else "of another shape"
     return (
-        f"with the embedded hand, whose shape is its own, joints to {distance:.1f} mm after a "
-        f"similarity (limit {SIMILAR_LIMIT_MM:g}) and bones to {angle:.1f} degrees (limit "
-        f"{BONE_LIMIT_DEG:g})"
+        f"joints {whose}, to {distance:.1f} mm after a similarity (limit {SIMILAR_LIMIT_MM:g}) and "
+        f"bones to {angle:.1f} degrees (limit {BONE_LIMIT_DEG:g})"
     )
 
 
@@ -246,6 +265,7 @@ def _pixels_off(ours: np.ndarray, p: TwoHandPredictions, theirs: np.ndarray) -> 
 
 def _cause(
     error: Callable,
+    sides: list[int],
     found: tuple[float, float],
     p: TwoHandPredictions,
     joints: np.ndarray,
@@ -259,7 +279,7 @@ def _cause(
         return distance / SIMILAR_LIMIT_MM + angle / BONE_LIMIT_DEG
 
     tried = [
-        (score(error(posed, theirs)), words)
+        (score(error(posed[:, sides], theirs[:, sides])), words)
         for words, posed, theirs in _mistakes(p, joints, conventions, hands)
     ]
     best, words = min(tried)

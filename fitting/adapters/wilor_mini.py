@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from fitting.adapters.containers import read_tree
-from fitting.adapters.fields import entry, flag_array, number_array
+from fitting.adapters.fields import entry, flag_array, number_array, text
 from fitting.adapters.formats import Conventions, Conversion, Format, Reading
 from fitting.adapters.found_hands import FoundHands, join, to_predictions
 from fitting.adapters.lifting import intrinsics
@@ -105,10 +105,15 @@ def read_wilor_mini(path: Path, reading: Reading) -> Conversion:
 
 def _images(path: Path) -> Iterator[tuple[Path, str, str, Any]]:
     """File, image name, place and detections of every image."""
-    for file in files_of(path):
+    files = files_of(path)
+    for file in files:
+        # Each file is a video of its own, which may name its images as another one does.
+        inside = f"{file.stem}/" if len(files) > 1 else ""
         tree = read_tree(file)
         if isinstance(tree, dict) and "wilor_preds" not in tree:
-            yield from ((file, str(name), str(name), value) for name, value in tree.items())
+            for key, value in tree.items():
+                name = text(key, "a key", file)
+                yield file, inside + name, name, value
         elif isinstance(tree, list | tuple) and any(isinstance(x, list | tuple) for x in tree):
             yield from (
                 (file, f"{file.stem}{i:06d}", f"[{i}]", value) for i, value in enumerate(tree)
@@ -162,5 +167,6 @@ WILOR_MINI: Final = Format(
     "WiLoR-mini, the detections that its pipeline returns",
     read_wilor_mini,
     keys=(frozenset({"wilor_preds", "is_right"}),),
+    options=("image_size",),
     conventions=CONVENTIONS,
 )

@@ -18,8 +18,8 @@ from scipy.spatial.transform import Rotation
 from fitting.batches import batches
 from fitting.errors import InputError
 from fitting.parameters import rest_wrists, wrists
-from fitting.posed_frames import known_relative_transl
 from fitting.predictions import TwoHandPredictions
+from fitting.relative_translation import known_relative_transl
 from mano_jax.model import AnyArray, Hands, PosedHands, pose_hands
 
 TO_OPENGL: Final = np.array([1.0, -1.0, -1.0])
@@ -181,6 +181,12 @@ def _wrists(
     left_anchor = ~predictions.hand_valid[:, 0]
     both = np.all(predictions.hand_valid, axis=1, keepdims=True)
     tau = np.where(both, known_relative_transl(predictions), 0.0).astype(np.float64)
+    unknown = np.any(~predictions.relative_transl_known(), axis=1) & np.all(valid, axis=1)
+    if predictions.relative_transl is not None and np.any(unknown):
+        notes.append(
+            f"{_some(predictions, unknown)} with an unknown depth between the hands: they are put "
+            "at one depth"
+        )
     if np.any(apart := valid[:, 1] & np.any(~np.isfinite(tau), axis=1)):
         notes.append(
             f"{_some(predictions, apart)} without relative_transl: the left hand is left out, as "

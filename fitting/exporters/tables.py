@@ -59,7 +59,7 @@ def write_parquet(
         arrow, parquet = (importlib.import_module(n) for n in ("pyarrow", "pyarrow.parquet"))
     except ImportError as error:
         raise InputError(
-            "parquet needs pyarrow: pip install 'manofit[interop]' (or pyarrow); joints_csv needs "
+            "parquet needs pyarrow: pip install 'manofit[parquet]' (or pyarrow); joints_csv needs "
             "nothing"
         ) from error
     write_whole(path, lambda file: _write_parquet(file, frames, order, arrow, parquet))

@@ -351,7 +351,16 @@ def symmetric_rotation(six):
     return np.stack([x, y, np.cross(x, y)], axis=-1)
 
 
-def write_dir(path, scene, *, layout="stages", batch=2, name_key="img_path", dtype=np.float32):
+def write_dir(
+    path,
+    scene,
+    *,
+    layout="stages",
+    batch=2,
+    name_key="img_path",
+    in_parts=False,
+    dtype=np.float32,
+):
     """DIR's outputs: per hand a wrist-centred hand in the 256 crop, and the offset of the two.
 
     Args:
@@ -361,6 +370,7 @@ def write_dir(path, scene, *, layout="stages", batch=2, name_key="img_path", dty
             (a list of such fours).
         batch: frames in one of the 'batches'.
         name_key: 'img_path' or None.
+        in_parts: pose and betas under keys of their own, not in `pd_mano_para`.
         dtype: precision of the arrays.
     """
     rng = scene.rng(5)
@@ -380,8 +390,12 @@ def write_dir(path, scene, *, layout="stages", batch=2, name_key="img_path", dty
     output = {}
     for h, side in enumerate(SIDES):
         six = six_dimensions(rotmat(scene.global_orient[frames, h]), rng)
-        output[f"pd_mano_pose_{side}"] = np.concatenate([six, pca[frames, h]], axis=1)
-        output[f"pd_mano_beta_{side}"] = scene.betas[frames, h]
+        pose, betas = np.concatenate([six, pca[frames, h]], axis=1), scene.betas[frames, h]
+        whole = np.concatenate([pose, betas, proj[:, h]], axis=1)
+        if in_parts:
+            output |= {f"pd_mano_pose_{side}": pose, f"pd_mano_beta_{side}": betas}
+        else:
+            output |= {f"pd_mano_pose_{side}": pose, f"pd_mano_para_{side}": whole}
         output[f"pd_joint_xyz_{side}"] = joints[frames, h][:, MANO_TO_OP]
         output[f"pd_mesh_xyz_{side}"] = vertices[frames, h]
         output[f"pd_proj_{side}"] = proj[:, h]

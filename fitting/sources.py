@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import zarr
@@ -26,6 +26,7 @@ _BLOCK: Final = 1 << 22
 """Bytes that a fingerprint reads at a time."""
 
 
+@runtime_checkable
 class Column(Protocol):
     """An array that can be cut along its first axis."""
 
@@ -143,8 +144,9 @@ def open_source(path: Path, *, frames: slice = slice(None)) -> FrameSource:
         if _state(path) != state:
             raise InputError(f"{path}: was changed while it was read; begin again with --restart")
 
+    fingerprint = _archive_fingerprint(path)
     columns = _chosen(path, _npz_columns(path))
-    return _checked(path, columns, _archive_fingerprint(path), check_unchanged, frames)
+    return _checked(path, columns, fingerprint, check_unchanged, frames)
 
 
 def memory_source(
@@ -187,8 +189,9 @@ class _Member:
 
 def _npz_columns(path: Path) -> Mapping[str, Any]:
     try:
-        # Held open: a file that is replaced meanwhile is noticed, not mixed with the new one.
-        archive = zipfile.ZipFile(path.open("rb"))
+        # Open as long as its members are in use: a file that is replaced meanwhile is noticed, and
+        # never mixed with the new one.
+        archive = zipfile.ZipFile(path)
         columns = {
             info.filename.removesuffix(".npy"): _Member(archive, info.filename)
             for info in archive.infolist()

@@ -118,6 +118,10 @@ class Refine:
 
     def run(self) -> int:
         """Run it; returns the exit code."""
+        if self.out.suffix not in (".npz", ".zarr") and not self.out.is_dir():
+            from fitting.errors import InputError
+
+            raise InputError(f"{self.out}: expected a name that ends in .npz or .zarr")
         if self.out.suffix == ".zarr":
             skipped = self._into_zarr()
         else:

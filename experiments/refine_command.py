@@ -56,6 +56,7 @@ def refine_to_zarr(
 
     The summary is printed and lies beside the result, `RESULT.summary.json`.
     """
+    begun = time.perf_counter()
     say = _to_stderr if as_json else print
     hands, hand_source = hand_model
     given = _source(path, source, frames)
@@ -89,7 +90,7 @@ def refine_to_zarr(
         )
         raise KeyboardInterrupt
     beside = summary_path(out)
-    content = {**outcome.summary.to_dict(), "run": _run_times(outcome)}
+    content = {**outcome.summary.to_dict(), "run": _run_times(outcome, time.perf_counter() - begun)}
     write_whole(beside, lambda file: file.write(json.dumps(content, indent=2).encode()))
     print(json.dumps(content) if as_json else outcome.summary)
     say(f"wrote {out} and {beside.name}")
@@ -186,9 +187,26 @@ def local_devices(count: int | None) -> list[Any] | None:
     return there[:count]
 
 
-def _run_times(outcome: BatchOutcome) -> dict[str, Any]:
+def _run_times(outcome: BatchOutcome, seconds: float) -> dict[str, Any]:
+    """What this run took: seconds since it looked at the input, and the most memory."""
     clock = outcome.time_taken
-    return {"frames": clock.frames, "solver_s": clock.seconds, "first_chunk_solver_s": clock.first}
+    return {
+        "frames": clock.frames,
+        "wall_s": seconds,
+        "first_chunk_wall_s": outcome.first_chunk_s,
+        "solver_s": clock.seconds,
+        "first_chunk_solver_s": clock.first,
+        "peak_mb": _peak_megabytes(),
+    }
+
+
+def _peak_megabytes() -> float | None:
+    try:
+        import resource
+    except ImportError:  # Windows has none.
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 @contextmanager

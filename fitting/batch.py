@@ -6,6 +6,7 @@ call goes on where the last one was stopped, or killed.
 
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -62,6 +63,8 @@ class BatchOutcome:
     """All of them."""
     time_taken: FitTime
     """How long this run's fits took."""
+    first_chunk_s: float
+    """Seconds from the call until this run's first chunk was done; 0 where none was."""
 
 
 def refine_to_store(
@@ -101,6 +104,7 @@ def refine_to_store(
     Raises:
         InputError: an input, a result or a setting that cannot be used; what is done stays done.
     """
+    begun = time.perf_counter()
     progress = progress or Progress()
     devices = tuple(devices or jax.local_devices())
     check_file(source.chunk(0, 1).predictions, hands)
@@ -136,7 +140,7 @@ def refine_to_store(
         clock = FitTime()
         with _on_disk(store):
             _describe(store, refiner)
-            _run(store, source, refiner, save, size, progress, clock)
+            first = _run(store, source, refiner, save, size, progress, clock)
         done = store.done()
         summary = None
         if done.all():
@@ -145,7 +149,8 @@ def refine_to_store(
                 frames=source.num_frames,
                 terms=refiner.strategy.reported,
             )
-        return BatchOutcome(summary, int(done.sum()), len(done), clock)
+        waited = first - begun if first else 0.0
+        return BatchOutcome(summary, int(done.sum()), len(done), clock, waited)
 
 
 def automatic_batch_size(source: FrameSource, devices: Sequence[Device]) -> int:
@@ -172,12 +177,12 @@ def _run(
     batch_size: int,
     progress: Progress,
     clock: FitTime,
-) -> None:
-    """Do the chunks that are not done yet."""
+) -> float | None:
+    """Do the chunks that are not done yet; tells when the first of them was done."""
     marks = store.done()
     size = store.chunk_size
     done = sum(len(source.rows[n * size : (n + 1) * size]) for n in np.flatnonzero(marks))
-    before = done
+    before, first = done, None
     progress.frames(done, 0, source.num_frames)
 
     def chunks() -> Iterator[Chunk]:
@@ -199,8 +204,10 @@ def _run(
             meshes = refiner.meshes(prepared, fitted, result)
             arrays |= {name: meshes[name] for name in save}
         store.write_chunk(chunk.number, arrays)
+        first = first or time.perf_counter()
         done += result.num_frames
         progress.frames(done, done - before, source.num_frames)
+    return first
 
 
 def _begun(

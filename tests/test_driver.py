@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -49,10 +50,10 @@ def strategy():
 def predictions(hands):
     _, made = make_interactions(hands, frames=4, seed=8)
     many = made.frames(np.arange(FRAMES) % 4)
-    noise = np.random.default_rng(0).normal(0, 0.05, many.hand_pose.shape)
+    noise = np.random.default_rng(0).normal(0, 0.05, (FRAMES, 2, 15, 3))
     return replace(
         many,
-        hand_pose=(many.hand_pose + noise).astype(np.float32),
+        hand_pose=(np.asarray(many.hand_pose) + noise).astype(np.float32),
         frame_id=np.array([f"frame {i}" for i in range(FRAMES)]),
     )
 
@@ -79,7 +80,7 @@ def source(predictions):
     return memory_source(predictions, "input.npz")
 
 
-def same(found, expected, frames=slice(None)):
+def same(found, expected, frames: Any = slice(None)):
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name][frames], values[frames], err_msg=name)
 
@@ -99,7 +100,7 @@ def test_a_thread_makes_the_same_items_in_order_and_its_error_arrives():
 
 def test_a_stream_that_is_left_ends_its_threads():
     before = threading.active_count()
-    items = in_background(iter(range(1000)))
+    items: Any = in_background(iter(range(1000)))
     next(items)
     assert threading.active_count() == before + 1
     items.close()
@@ -192,7 +193,7 @@ def test_a_smaller_batch_goes_on_in_the_same_chunks(run, source, whole, tmp_path
 def test_other_frames_or_settings_are_refused(run, source, predictions, strategy, tmp_path):
     out = tmp_path / "r.zarr"
     run(source, out)
-    moved = replace(predictions, betas=predictions.betas + np.float32(0.1))
+    moved = replace(predictions, betas=np.float32(0.1) + predictions.betas)
     with pytest.raises(StoreError, match=r"input \(then"):
         run(memory_source(moved, "input.npz"), out)
     with pytest.raises(StoreError, match=r"frames \(then 41, now 5\)"):

@@ -3,6 +3,7 @@
 import shutil
 import zipfile
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +82,7 @@ def test_the_fingerprint_is_of_the_content(predictions, tmp_path):
 
 
 def test_column_major_arrays_are_read_all_the_same(predictions, tmp_path):
-    arrays = {n: np.asfortranarray(x) for n, x in predictions.arrays().items()}
+    arrays: Any = {n: np.asfortranarray(x) for n, x in predictions.arrays().items()}
     np.savez(tmp_path / "a.npz", **arrays)
     same(
         open_source(tmp_path / "a.npz").chunk(1, 10).predictions, predictions.frames(slice(10, 20))

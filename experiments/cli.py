@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_FRAMES_SKIPPED = 3
 EXIT_INTERRUPTED = 130
-_POOL_THREADS = 16
-"""Of XLA's pool on a CPU, at least; they sleep where there are fewer cores."""
+_POOL_THREADS = 4
+"""Of XLA's pool on a CPU, at least."""
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 

@@ -31,6 +31,16 @@ else:
     Device = jax.Device
 
 
+def compiled(function: Callable) -> Callable:
+    """`jax.jit` of a program that runs on one tile of one device.
+
+    A device of the processor is a core, so there a program gets one thread: sharing work as small
+    as a tile's between threads takes twice as long.
+    """
+    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
 def tile_size(device: Any) -> int:
     """Frames that run together on a device."""
     return TILE_SIZES.get(device.platform, ACCELERATOR_TILE_SIZE)

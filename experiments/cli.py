@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_FRAMES_SKIPPED = 3
 EXIT_INTERRUPTED = 130
-_POOL_THREADS = 4
-"""Of XLA's pool on a CPU, at least."""
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
@@ -730,10 +728,11 @@ def _use_every_core() -> None:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    # Last bits depend on the size of XLA's pool of threads (`fitting.tiles`): with this it is the
-    # same for any number of devices up to there.
-    os.environ.setdefault("NPROC", str(max(cores, _POOL_THREADS)))
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        # Beside a device for every core, threads of their own only disturb (`fitting.tiles`).
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if "xla_force_host_platform_device_count" in flags:
         return
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
 

@@ -36,7 +36,7 @@ from fitting.posterior import posterior
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.strategy import STUCK, Stage, Strategy, load_strategy, selecting_by_energy
-from fitting.tiles import Device, Devices, compiled, join, tile_size
+from fitting.tiles import Device, Devices, join, tile_size
 from mano_jax.model import AnyArray, Hands, PosedHands
 from objectives.collision import depths
 from objectives.collision_terms import search_collisions
@@ -244,7 +244,7 @@ def _final_params(prepared: Prepared, fitted: Fitted, result: RefinedHands) -> T
 def _by_chunks(
     pose: Callable, hands: Hands, params: TwoHandParams, left_anchor: AnyArray, chunk: int
 ) -> Any:
-    program = compiled(pose)
+    program = jax.jit(pose)
     parts = [
         jax.tree.map(lambda x, n=frames: np.asarray(x)[:n], program(hands, *part))
         for frames, part in batches((params, left_anchor), chunk)
@@ -315,7 +315,7 @@ def _program(strategy: Strategy, stage: Stage) -> tuple[Any, StageShape | LMShap
 @lru_cache(maxsize=32)
 def _stage_runner(shape: StageShape | LMShape) -> Callable:
     run = run_lm_stage if isinstance(shape, LMShape) else run_stage
-    return compiled(partial(run, shape=shape))
+    return jax.jit(partial(run, shape=shape))
 
 
 @lru_cache(maxsize=1)
@@ -342,7 +342,7 @@ def _evaluator() -> Callable:
         ]
         return jnp.stack(shares, axis=-1), deepest
 
-    return compiled(evaluate)
+    return jax.jit(evaluate)
 
 
 def _provenance(devices: Devices) -> dict[str, Any]:

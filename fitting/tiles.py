@@ -4,6 +4,10 @@ Every device has the same program, compiled for it alone, and takes the next til
 free. So a frame meets the very same instructions whatever its batch, its position, its neighbours
 and the number of devices, and its result is the same to the bit. (One program that spans several
 devices is compiled in another way than one for a single device, and rounds differently.)
+
+On a CPU, XLA also shares a program's work between threads, one for each core or each device,
+whichever are more; how many they are can change a long sum's last bit. The command line tells XLA
+not to (`--xla_cpu_multi_thread_eigen=false`): there every core is a device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,16 +33,6 @@ if TYPE_CHECKING:
     Device = Any
 else:
     Device = jax.Device
-
-
-def compiled(function: Callable) -> Callable:
-    """`jax.jit` of a program that runs on one tile of one device.
-
-    A device of the processor is a core, so there a program gets one thread: sharing work as small
-    as a tile's between threads takes twice as long.
-    """
-    options = {"xla_cpu_multi_thread_eigen": False} if jax.default_backend() == "cpu" else None
-    return jax.jit(function, compiler_options=options)
 
 
 def tile_size(device: Any) -> int:

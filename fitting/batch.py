@@ -19,11 +19,12 @@ import numpy as np
 
 from fitting.checks import check_file
 from fitting.driver import FitTime, accounted, fitted_chunks
+from fitting.errors import InputError
 from fitting.outcome import STATUS_NAMES
 from fitting.refine import Refiner
 from fitting.result_summary import SUMMARY_NAMES, ResultSummary, summarise_chunks
 from fitting.sources import Chunk, FrameSource
-from fitting.store import ResultStore, StoreError, locked
+from fitting.store import ResultStore, locked
 from fitting.strategy import Strategy, strategy_from_toml, strategy_to_toml
 from fitting.tiles import Device, tile_size
 from mano_jax.model import Hands
@@ -218,7 +219,7 @@ def _begun(
             out, identity=identity, num_frames=frames, chunk_size=size, restart=restart
         )
     except OSError as error:
-        raise StoreError(f"{out}: cannot be written, {_reason(error)}; nothing was done") from error
+        raise InputError(f"{out}: cannot be written, {_reason(error)}; nothing was done") from error
 
 
 @contextmanager
@@ -231,7 +232,7 @@ def _on_disk(store: ResultStore) -> Iterator[None]:
             done = f"{int(store.done().sum())} of {len(store.done())} chunks are done and stay so"
         except (OSError, KeyError, ValueError):
             done = "its marks cannot be read either"
-        raise StoreError(
+        raise InputError(
             f"{store.path}: cannot be written, {_reason(error)}; {done}. Run the same command when "
             "that is mended"
         ) from error

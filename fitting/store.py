@@ -37,26 +37,22 @@ _LEFT_BEHIND: Final = re.compile(r"\.[0-9a-f]{32}\.partial$")
 """What Zarr calls a file that it has not finished."""
 
 
-class StoreError(InputError):
-    """A result that cannot be written or continued; the message says why and what to do."""
-
-
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Keep other processes from the same result. The system frees the lock of one that died.
 
     Raises:
-        StoreError: another process writes it at this moment, or nothing can be written there.
+        InputError: another process writes it at this moment, or nothing can be written there.
     """
     if reason := why_unwritable(path.parent):
-        raise StoreError(f"{path}: cannot be written, {reason}; name another file")
+        raise InputError(f"{path}: cannot be written, {reason}; name another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".lock")
     lock = filelock.FileLock(beside)
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        raise StoreError(
+        raise InputError(
             f"{path}: another process is writing it; wait until that is done, or name another file"
         ) from None
     try:
@@ -96,7 +92,7 @@ class ResultStore:
             restart: begin again, whatever is there.
 
         Raises:
-            StoreError: the folder holds something else, or a result with another identity.
+            InputError: the folder holds something else, or a result with another identity.
         """
         _remove_left_behind(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -186,7 +182,7 @@ class ResultStore:
             if begun.get(name) != identity.get(name)
         ]
         if differing:
-            raise StoreError(
+            raise InputError(
                 f"{self.path}: was begun with something else: {'; '.join(differing)}. Run the "
                 "command that began it, name another file, or add --restart to begin again"
             )
@@ -196,7 +192,7 @@ def _opened(path: Path) -> zarr.Group:
     """The group of a result that was begun."""
     group = zarr.open_group(path, mode="r+") if is_zarr(path) else None
     if group is None or "identity" not in group.attrs:
-        raise StoreError(f"{path}: is there, and no result of `manofit refine`; name another file")
+        raise InputError(f"{path}: is there, and no result of `manofit refine`; name another file")
     return group
 
 

@@ -20,7 +20,6 @@ from fitting.outcome import SKIPPED_INVALID
 from fitting.refine import Refiner, refine
 from fitting.result_summary import ResultSummary, summarise_chunks, summarise_result
 from fitting.sources import memory_source, open_source
-from fitting.store import StoreError
 from fitting.strategy import Stage, Strategy
 from mano_jax.model import pose_hands
 from objectives.total import TERMS
@@ -194,14 +193,14 @@ def test_other_frames_or_settings_are_refused(run, source, predictions, strategy
     out = tmp_path / "r.zarr"
     run(source, out)
     moved = replace(predictions, betas=np.float32(0.1) + predictions.betas)
-    with pytest.raises(StoreError, match=r"input \(then"):
+    with pytest.raises(InputError, match=r"input \(then"):
         run(memory_source(moved, "input.npz"), out)
-    with pytest.raises(StoreError, match=r"frames \(then 41, now 5\)"):
+    with pytest.raises(InputError, match=r"frames \(then 41, now 5\)"):
         run(memory_source(predictions, "input.npz", frames=slice(0, 5)), out)
     other = replace(strategy, report_weights={"joints_3d": 7.0})
-    with pytest.raises(StoreError, match=r"\+joints_3d = 7\.0"):
+    with pytest.raises(InputError, match=r"\+joints_3d = 7\.0"):
         run(source, out, strategy=other)
-    with pytest.raises(StoreError, match=r"hands \(then hand, now glove\)"):
+    with pytest.raises(InputError, match=r"hands \(then hand, now glove\)"):
         run(source, out, hand_model="glove")
     assert run(source, out, hand_model="glove", restart=True).time_taken.frames == FRAMES
 
@@ -299,7 +298,7 @@ def test_a_full_disk_is_one_clear_error(run, source, whole, tmp_path, monkeypatc
 
     with monkeypatch.context() as patched:
         patched.setattr(batch.ResultStore, "write_chunk", full)
-        with pytest.raises(StoreError, match="no space left on device; 2 of 6 chunks are done"):
+        with pytest.raises(InputError, match="no space left on device; 2 of 6 chunks are done"):
             run(source, out)
     run(source, out)
     same(read_arrays(out), whole)
@@ -333,7 +332,7 @@ def test_scales_are_estimated_once(run, source, strategy, tmp_path):
     run(source, out, calibrated=calibrated)
     assert len(calls) == 1
     assert "calibrated" in str(read_arrays(out)["strategy"])
-    with pytest.raises(StoreError, match="calibrated"):
+    with pytest.raises(InputError, match="calibrated"):
         run(source, out)
 
 

@@ -12,7 +12,7 @@ import zarr
 
 from fitting.canonical import read_arrays
 from fitting.errors import InputError
-from fitting.store import ResultStore, StoreError, locked
+from fitting.store import ResultStore, locked
 
 IDENTITY = {"input": "abc", "frames": 10, "strategy": "name = 'a'\nsteps = 3\n"}
 
@@ -73,7 +73,7 @@ def test_another_identity_is_refused_with_what_differs(tmp_path):
     path = tmp_path / "r.zarr"
     begin(path).write_chunk(0, rows(0, 4))
     other = IDENTITY | {"input": "xyz", "strategy": "name = 'a'\nsteps = 4\n"}
-    with pytest.raises(StoreError) as refusal:
+    with pytest.raises(InputError) as refusal:
         begin(path, identity=other)
     for words in ("input (then abc, now xyz)", "-steps = 3, +steps = 4", "--restart"):
         assert words in str(refusal.value)
@@ -86,10 +86,10 @@ def test_what_is_no_result_is_left_alone(tmp_path, restart):
     path = tmp_path / "r.zarr"
     path.mkdir()
     (path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="no result"):
+    with pytest.raises(InputError, match="no result"):
         begin(path, restart=restart)
     zarr.create_group(tmp_path / "g.zarr")
-    with pytest.raises(StoreError, match="no result"):
+    with pytest.raises(InputError, match="no result"):
         begin(tmp_path / "g.zarr", restart=restart)
     assert (path / "thesis.tex").read_text() == "years of work"
 
@@ -128,7 +128,7 @@ def test_one_writer_and_the_lock_of_a_dead_one(tmp_path):
     other = spawn.Process(target=hold, args=(path, ready))
     other.start()
     assert ready.wait(60)
-    with pytest.raises(StoreError, match="another process is writing it"), locked(path):
+    with pytest.raises(InputError, match="another process is writing it"), locked(path):
         pass
     assert other.pid
     os.kill(other.pid, signal.SIGKILL)
@@ -140,5 +140,5 @@ def test_one_writer_and_the_lock_of_a_dead_one(tmp_path):
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="is no folder"), locked(tmp_path / "file" / "r.zarr"):
+    with pytest.raises(InputError, match="is no folder"), locked(tmp_path / "file" / "r.zarr"):
         pass

@@ -4,6 +4,7 @@ Each subcommand is a dataclass whose docstrings are its help, and whose `run` ca
 Heavy imports wait until a command runs, so that help and errors in usage are instant.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from fitting.strategy import Strategy
 
 EXIT_BAD_INPUT = 2
+EXIT_FRAMES_SKIPPED = 3
 EXIT_INTERRUPTED = 130
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
@@ -83,12 +85,19 @@ class Demo:
 
 @dataclass(frozen=True)
 class Refine:
-    """Refine the predictions of a file."""
+    """Refine the predictions of a file.
+
+    A result in .zarr may have any length: it is written chunk by chunk, memory stays the same, and
+    the same command goes on where it was interrupted or killed. docs/batch.md says more.
+
+    Compiled programs are kept in ~/.cache/manofit/jax, so that the next start takes seconds. Set
+    JAX_COMPILATION_CACHE_DIR to keep them elsewhere, JAX_ENABLE_COMPILATION_CACHE=false for never.
+    """
 
     input: Positional[Path]
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
-    """Result file (.npz)."""
+    """Result: .zarr for any number of frames, .npz for as many as fit in memory."""
     source: Annotated[Source, arg(name="from")] = "canonical"
     """Format of the input; auto recognises it."""
     strategy: str = "map"
@@ -104,23 +113,109 @@ class Refine:
     uncertainty: bool = False
     """Also write the standard deviation of every parameter and joint (`std_...`)."""
     force: bool = False
-    """Replace an existing result."""
+    """.npz: replace an existing result."""
+    restart: bool = False
+    """.zarr: begin again instead of going on with what is there."""
+    save: tuple[Literal["vertices", "joints"], ...] = ()
+    """.zarr: also write the refined hands' meshes (18.7 kB a frame) or joints."""
+    devices: int | None = None
+    """How many of the devices to use; all unless told. No result depends on it."""
+    batch_size: int | None = None
+    """.zarr: frames of a chunk, what at most is lost when the program is killed; chosen from the
+    memory at hand unless told. No result depends on it."""
+    json: bool = False
+    """Print the summary as JSON, and nothing else on standard output."""
+    fail_on_skipped: bool = False
+    """End with exit code 3 if a frame had to be skipped."""
 
-    def run(self) -> None:
-        """Run it."""
-        from experiments.commands import open_hands, refine_file
+    def run(self) -> int:
+        """Run it; returns the exit code."""
+        if self.out.suffix not in (".npz", ".zarr") and not self.out.is_dir():
+            from fitting.errors import InputError
 
-        refine_file(
+            raise InputError(f"{self.out}: expected a name that ends in .npz or .zarr")
+        if self.out.suffix == ".zarr":
+            skipped = self._into_zarr()
+        else:
+            skipped = self._into_npz()
+        return EXIT_FRAMES_SKIPPED if skipped and self.fail_on_skipped else 0
+
+    def _into_zarr(self) -> int:
+        from experiments.commands import open_hands
+        from experiments.refine_command import check_zarr_target, refine_to_zarr
+        from fitting.errors import InputError
+
+        if self.force:
+            raise InputError("--force replaces an .npz; --restart begins a .zarr again")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise InputError(f"--batch-size {self.batch_size}: expected at least one frame")
+        frames = _frame_range(self.frames)
+        check_zarr_target(self.out)
+        with contextlib.redirect_stdout(sys.stderr if self.json else sys.stdout):
+            hand_model = open_hands(self.hands)
+        outcome = refine_to_zarr(
             self.input,
             self.out,
             strategy=_strategy(self.strategy, self.set),
-            hand_model=open_hands(self.hands),
+            hand_model=hand_model,
             source=self.source,
-            frames=_frame_range(self.frames),
+            frames=frames,
             calibrated=self.calibrate,
+            devices=self.devices,
+            batch_size=self.batch_size,
+            save=self.save,
             uncertainty=self.uncertainty,
-            force=self.force,
+            restart=self.restart,
+            as_json=self.json,
         )
+        assert outcome.summary is not None, "an interrupted run raises"
+        return outcome.summary.skipped_invalid
+
+    def _into_npz(self) -> int:
+        from experiments.commands import open_hands, refine_file
+        from experiments.refine_command import local_devices
+        from fitting.errors import InputError
+        from fitting.outcome import SKIPPED_INVALID
+        from fitting.result_summary import summarise_result
+
+        if self.restart or self.save or self.batch_size is not None:
+            raise InputError("--restart, --save and --batch-size belong to a result in .zarr")
+        with contextlib.redirect_stdout(sys.stderr if self.json else sys.stdout):
+            result = refine_file(
+                self.input,
+                self.out,
+                strategy=_strategy(self.strategy, self.set),
+                hand_model=open_hands(self.hands),
+                source=self.source,
+                frames=_frame_range(self.frames),
+                calibrated=self.calibrate,
+                uncertainty=self.uncertainty,
+                devices=local_devices(self.devices),
+                force=self.force,
+            )
+        if self.json:
+            print(summarise_result(result).to_json())
+        return result.count(SKIPPED_INVALID)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Sum up a result: frames by status and reason, energies, the worst frames."""
+
+    result: Positional[Path]
+    """What `manofit refine` wrote (.zarr or .npz)."""
+    plot: Path | None = None
+    """Draw histograms of the energies there (.png); needs the `plots` extra."""
+    json: bool = False
+    """Print JSON."""
+    force: bool = False
+    """Replace an existing picture."""
+
+    def run(self) -> None:
+        """Run it."""
+        from experiments.refine_command import report
+
+        report(self.result, plot=self.plot, as_json=self.json, force=self.force)
 
 
 @dataclass(frozen=True)
@@ -620,6 +715,7 @@ class HandsCommand:
 Command = (
     Annotated[Demo, subcommand("demo")]
     | Annotated[Refine, subcommand("refine")]
+    | Annotated[Report, subcommand("report")]
     | Annotated[Calibrate, subcommand("calibrate")]
     | Annotated[Convert, subcommand("convert")]
     | Annotated[Check, subcommand("check")]
@@ -653,7 +749,7 @@ def main(arguments: list[str] | None = None) -> int:
         ),
     )
     try:
-        command.run()
+        code = command.run()
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:
@@ -663,7 +759,7 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"manofit: {_sentence(error)}", file=sys.stderr)
         return EXIT_BAD_INPUT
-    return 0
+    return code or 0
 
 
 def run() -> NoReturn:
@@ -686,10 +782,14 @@ def _use_every_core() -> None:
 
     Programs as small as a fit's run on one core each. To be said before JAX is imported.
     """
-    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
-        return
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_multi_thread_eigen" not in flags:
+        # Beside a device for every core, threads of their own only disturb (`fitting.tiles`).
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
+    if "xla_force_host_platform_device_count" in flags:
+        return
     os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
 
 

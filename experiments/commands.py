@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def refine_file(
     frames: slice = slice(None),
     calibrated: bool = False,
     uncertainty: bool = False,
+    devices: Sequence[Any] | None = None,
     force: bool = False,
 ) -> RefinedHands:
     """Refine a file; the result appears under its final name only when it is whole."""
@@ -66,6 +67,7 @@ def refine_file(
             hands,
             predictions,
             strategy,
+            devices=devices,
             uncertainty=uncertainty,
             progress=True,
             provenance={"input": path.name, "hands": hand_source.fingerprint},

@@ -1,5 +1,6 @@
 """`manofit convert`: foreign files in, foreign files out, and what became of them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from fitting.adapters import (
@@ -38,6 +39,7 @@ def read_source(
     image_size: tuple[int, int] | None = None,
     focal: float | None = None,
     annotations: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> tuple[TwoHandPredictions, Format]:
     """Read a file of any format; say what was assumed, and what the self-check found.
 
@@ -49,6 +51,7 @@ def read_source(
         image_size: as in `Reading`, with the next two.
         focal: see there.
         annotations: see there.
+        say: where to print.
 
     Returns:
         The frames, and the format that the file was taken for.
@@ -60,13 +63,13 @@ def read_source(
     reading = Reading(hands, image_size=image_size, focal=focal, annotations=annotations)
     conversion, taken = read_foreign(path, source=source, reading=reading)
     for note in conversion.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     if taken is FORMATS["canonical"]:
         return conversion.predictions, taken
     check = check_conversion(conversion, taken.conventions, hands)
     if strict and not check.passed:
         raise InputError(f"{path}: {check}")
-    print(check if check.passed else f"WARNING: {check}")
+    say(str(check) if check.passed else f"WARNING: {check}")
     return conversion.predictions, taken
 
 

@@ -3,6 +3,7 @@
 from fitting.adapters import read_input
 from fitting.canonical import read_predictions, write_arrays, write_predictions
 from fitting.checks import InputSummary, summarise
+from fitting.driver import refine_stream
 from fitting.errors import InputError
 from fitting.evaluation import Evaluation, evaluate, read_result, read_truth
 from fitting.predictions import TwoHandPredictions
@@ -40,6 +41,7 @@ __all__ = [
     "read_result",
     "read_truth",
     "refine",
+    "refine_stream",
     "strategy_from_toml",
     "strategy_to_toml",
     "summarise",

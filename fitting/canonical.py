@@ -1,4 +1,4 @@
-"""The canonical `.npz` file: predictions on the way in, results on the way out.
+"""The canonical file, `.npz` or Zarr: predictions on the way in, results on the way out.
 
 One set of names serves both, so a result can be read as an input again. `FIELD_NAMES` of
 `fitting.predictions` are what an input says; the names below belong to results and are accepted
@@ -8,7 +8,7 @@ is recognised by its `status`.
 
 import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from numpy.lib.npyio import NpzFile
 
 from fitting.errors import InputError
 from fitting.predictions import FIELD_NAMES, TwoHandPredictions
+from fitting.zarr_files import is_zarr, read_zarr_arrays
 from mano_jax.files import UNREADABLE_ARCHIVE, why_unwritable, write_whole
 
 RESULT_NAMES: Final = (
@@ -69,33 +70,46 @@ def predictions_from_arrays(arrays: Mapping[str, np.ndarray]) -> TwoHandPredicti
     Raises:
         InputError: an unknown name, no `hand_valid`, or an array of the wrong shape or type.
     """
-    known = (*FIELD_NAMES, *RESULT_NAMES)
-    unknown = [name for name in arrays if name not in known]
-    if unknown:
-        raise InputError(
-            f"unknown array {', '.join(map(repr, unknown))}; known: {', '.join(known)}. "
-            "Rename or remove it"
-        )
-    if "hand_valid" not in arrays:
-        raise InputError(
-            "no hand_valid (N, 2), which says for each frame whether it has a right and a left "
-            f"hand; found {', '.join(arrays) or 'nothing'}. Add it"
-        )
+    check_names(arrays)
     used = {name: arrays[name] for name in FIELD_NAMES if name in arrays}
     if "status" in arrays:
         used.pop("vertices", None)
     return TwoHandPredictions(**used)
 
 
+def check_names(names: Collection[str]) -> None:
+    """Find out whether a file's arrays have canonical names.
+
+    Raises:
+        InputError: an unknown name, or no `hand_valid`.
+    """
+    known = (*FIELD_NAMES, *RESULT_NAMES)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"unknown array {', '.join(map(repr, unknown))}; known: {', '.join(known)}. "
+            "Rename or remove it"
+        )
+    if "hand_valid" not in names:
+        raise InputError(
+            "no hand_valid (N, 2), which says for each frame whether it has a right and a left "
+            f"hand; found {', '.join(names) or 'nothing'}. Add it"
+        )
+
+
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Every array of an `.npz` file, by name. Nothing in it is ever unpickled.
+    """Every array of an `.npz` file or a Zarr group, by name. Nothing in it is ever unpickled.
 
     Raises:
         CanonicalFileError: the file is missing, damaged, no `.npz`, or holds Python objects.
     """
     path = Path(path)
+    if is_zarr(path):
+        return read_zarr_arrays(path)
     if path.is_dir():
-        raise CanonicalFileError(f"{path}: expected an .npz file, found a folder")
+        raise CanonicalFileError(
+            f"{path}: expected an .npz file or a Zarr group, found a folder of something else"
+        )
     if not path.exists():
         raise CanonicalFileError(f"{path}: no such file")
     if not zipfile.is_zipfile(path):

@@ -17,12 +17,11 @@ from typing import Any, Final, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float
 
-from fitting.batches import batches
 from fitting.definite import solve_definite
 from fitting.initialise_skeleton import kabsch, to_axis_angle
+from fitting.tiles import Devices, join
 from mano_jax.derivatives import Articulation, articulate
 from mano_jax.kinematics import PARENTS
 from mano_jax.model import Hands, pose_hands
@@ -87,18 +86,15 @@ def initialise_from_vertices(
     orient, pose, wrist = _from_parts(hands, target, weight)
     betas = np.zeros((*wrist.shape[:-1], hands.num_betas))
     start = tuple(np.asarray(x, np.float32) for x in (orient, pose, betas, wrist, target, weight))
-    mesh = Mesh(np.array(jax.local_devices()), ("frames",))
-    everywhere = jax.device_put(hands, NamedSharding(mesh, PartitionSpec()))
-    program = _on_devices(mesh)
-    parts = []
-    for frames, (*given, counts) in batches(start, _TILE * mesh.size):
-        # What fills a batch has no vertices: it is done at once.
-        counts = counts * (np.arange(len(counts)) < frames)[:, None, None]
-        fitted = program(everywhere, *given, counts)
-        parts.append([np.asarray(x)[:frames] for x in fitted])
-    orient, pose, betas, wrist = (
-        np.concatenate(x).astype(np.float64) for x in zip(*parts, strict=True)
+    program = _program()
+    tiles = Devices(shared=hands).map_tiles(
+        lambda hands, tile: program(hands, *tile),
+        start,
+        emptied=_without_vertices_after,
+        size=_TILE,
     )
+    fitted = join([tile for _, tile in tiles])
+    orient, pose, betas, wrist = (x.astype(np.float64) for x in fitted)
     wrist = wrist + centre
     both = np.all(there, axis=-1)
     return VertexStart(
@@ -148,14 +144,15 @@ def _from_parts(
     return axis_angle[..., 0, :], axis_angle[..., 1:, :], wrist
 
 
-@lru_cache(maxsize=8)
-def _on_devices(mesh: Mesh) -> Callable:
-    """Every device fits a tile of its own, also where there is nothing for it to do."""
-    everywhere, by_frame = PartitionSpec(), PartitionSpec("frames")
-    specs = (everywhere, *[by_frame] * 6)
-    return jax.jit(
-        jax.shard_map(_gauss_newton, mesh=mesh, in_specs=specs, out_specs=by_frame, check_vma=False)
-    )
+@lru_cache(maxsize=1)
+def _program() -> Callable:
+    return jax.jit(_gauss_newton)
+
+
+def _without_vertices_after(tile: tuple, frames: int) -> tuple:
+    """What fills a tile has no vertices: it is done at once."""
+    *given, counts = tile
+    return (*given, counts * (np.arange(len(counts)) < frames)[:, None, None])
 
 
 _FULL = jax.lax.Precision.HIGHEST

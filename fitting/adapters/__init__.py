@@ -56,10 +56,11 @@ AUTO: Final = "auto"
 
 CANONICAL: Final = Format(
     "canonical",
-    "our own .npz, predictions or a result",
+    "our own .npz or .zarr, predictions or a result",
     lambda path, _: Conversion(read_predictions(path)),
     suffixes=(".npz",),
     keys=(frozenset({"hand_valid"}),),
+    names=("zarr.json",),
 )
 
 _REGRESSORS: Final = (

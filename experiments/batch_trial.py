@@ -158,15 +158,20 @@ def kill(folder: Path, frames: int, runs: int, batch: int) -> list[Metric]:
         out = folder / "killed.zarr"
         shutil.rmtree(out, ignore_errors=True)
         process = command.start(out, *size)
-        time.sleep(rng.uniform(0.2, 1.0) * whole.seconds)
-        # Every other run is killed in its next write.
-        while number % 2 and process.poll() is None and not _unmarked(out):
-            time.sleep(0.0005)
+        # At a random moment of a random chunk; every other run in that chunk's write.
+        chunk = rng.randrange(-(-frames // batch))
+        while process.poll() is None and len(list(out.glob("chunk_done/c.*"))) < chunk:
+            time.sleep(0.002)
+        if number % 2:
+            while process.poll() is None and not _half_written(out):
+                pass
+        else:
+            time.sleep(rng.uniform(0.0, 1.0))
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
             kills += 1
         process.communicate()
-        in_write += _unmarked(out)
+        in_write += _half_written(out)
         ended = command.run(out, *size)
         assert ended.code == 0, ended.error
         wrong += bool(differing(alone, out)) or ended.summary["frames"] != frames
@@ -186,10 +191,11 @@ def kill(folder: Path, frames: int, runs: int, batch: int) -> list[Metric]:
     ]
 
 
-def _unmarked(out: Path) -> bool:
+def _half_written(out: Path) -> bool:
     """Whether a chunk is partly written: some of its files are there, and its mark is not."""
-    marks = {p.name.split(".")[1] for p in out.glob("chunk_done/c.*")}
-    return any(p.name.split(".")[1] not in marks for p in out.glob("*/c.*"))
+    marks = {path.name for path in out.glob("chunk_done/c.*")}
+    first = {path.name.removesuffix(".0") for path in out.glob("hand_valid/c.*")}
+    return not first <= marks
 
 
 def memory(folder: Path, frames: int, few: int) -> list[Metric]:

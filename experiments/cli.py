@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EXIT_BAD_INPUT = 2
 EXIT_FRAMES_SKIPPED = 3
 EXIT_INTERRUPTED = 130
+_POOL_THREADS = 4
+"""With as many at least, one device rounds like four, also where there are fewer cores."""
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
@@ -784,6 +786,8 @@ def _use_every_core() -> None:
     """
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    # The least size of XLA's pool of threads, on which last bits depend (`fitting.tiles`).
+    os.environ.setdefault("NPROC", str(max(cores, _POOL_THREADS)))
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_cpu_multi_thread_eigen" not in flags:
         # Beside a device for every core, threads of their own only disturb (`fitting.tiles`).

@@ -5,9 +5,11 @@ free. So a frame meets the very same instructions whatever its batch, its positi
 and the number of devices, and its result is the same to the bit. (One program that spans several
 devices is compiled in another way than one for a single device, and rounds differently.)
 
-On a CPU, XLA also shares a program's work between threads, one for each core or each device,
-whichever are more; how many they are can change a long sum's last bit. The command line tells XLA
-not to (`--xla_cpu_multi_thread_eigen=false`): there every core is a device.
+On a CPU, XLA has a pool of threads, one for each core or each device, whichever are more, and the
+last bit of some sums depends on its size: more virtual devices than cores may round differently,
+unless NPROC, the least size, is as many. The command line says so (`experiments.cli`), and that
+a device, which is a core there, shares no work (`--xla_cpu_multi_thread_eigen=false`): half the
+processor's time.
 """
 
 from collections.abc import Callable, Iterator, Sequence

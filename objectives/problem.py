@@ -81,8 +81,8 @@ class Observations:
     """What a regressor said, for the terms that hold a fit to it; None where nothing did. A weak
     camera that it did not give has s = 0."""
     predicted_tau_confidence: Float[AnyArray, "*batch 3"] | None = None
-    """Confidence of each coordinate of the predicted `relative_transl`, 0 where it was not predicted
-    but made from joints, or is unknown; None for 1."""
+    """Confidence of each coordinate of the predicted `relative_transl`, 0 where it is unknown or
+    was made from joints; None for 1."""
 
 
 def posed_joints(

@@ -23,9 +23,7 @@ TO_OPENPOSE = permutation("mano21", "openpose21")
 
 
 def test_unknown_formats_list_the_known():
-    with pytest.raises(
-        InputError, match="'hamster'.*auto, canonical, ihmr, .*, im2hands"
-    ):
+    with pytest.raises(InputError, match="'hamster'.*auto, canonical, ihmr, .*, im2hands"):
         read_input("x.npz", source="hamster")
 
 

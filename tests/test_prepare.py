@@ -225,7 +225,7 @@ def test_an_unknown_depth_starts_on_the_ray_of_the_crop(hands):
         relative_transl=np.tile([0.1, 0.05, 3.0], (N, 1)),
         relative_transl_confidence=np.tile([1.0, 1.0, 0.0], (N, 1)),
     )
-    tau = prepare(hands, predictions).params.relative_transl[0]
+    tau = np.asarray(prepare(hands, predictions).params.relative_transl[0])
     left, seen = tau + [0.4, -0.2, 18.0], np.array([0.5, -0.15, 21.0])
     assert tau[2] == 0
     np.testing.assert_allclose(left[:2] / left[2], seen[:2] / seen[2], rtol=1e-5)

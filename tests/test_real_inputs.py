@@ -1,5 +1,8 @@
 """Recordings of real hands: skipped only where they are not beside the checkout."""
 
+# Every file here gives the fields that are looked at.
+# pyright: reportCallIssue=false, reportArgumentType=false, reportOptionalSubscript=false
+
 from pathlib import Path
 
 import jax

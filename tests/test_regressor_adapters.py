@@ -2,7 +2,7 @@
 
 # Every file here has parameters.
 # pyright: reportOptionalMemberAccess=false, reportOptionalSubscript=false
-# pyright: reportArgumentType=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportCallIssue=false, reportOptionalIterable=false
 
 import inspect
 import json

@@ -115,7 +115,7 @@ class Refine:
     uncertainty: bool = False
     """Also write the standard deviation of every parameter and joint (`std_...`)."""
     force: bool = False
-    """.npz: replace an existing result."""
+    """Replace an existing result in .npz; for .zarr there is --restart."""
     restart: bool = False
     """.zarr: begin again instead of going on with what is there."""
     save: tuple[Literal["vertices", "joints"], ...] = ()

@@ -13,6 +13,7 @@ from experiments.benchmark import DetectorNoise, make_interactions, observed_aga
 from experiments.benchmark.measure import posed
 from fitting.evaluation import evaluate
 from fitting.levenberg_marquardt import lm_program, run_lm_stage
+from fitting.outcome import Fitted
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import prepare
 from fitting.refine import REFINED, pose_params, refine
@@ -219,16 +220,16 @@ def test_a_repair_that_costs_more_is_refused(problem):
     engine = sys.modules["fitting.refine"]
     params, observations = jax.tree.map(lambda x: np.asarray(x)[:3], problem)
     energy = np.full((3, 1), 5.0)
-    given = engine._Fitted(params, energy, energy, np.array([1e-3, 0.0, 1e-3]))
+    given = Fitted(params, energy, energy, np.array([1e-3, 0.0, 1e-3]))
     offsets = []
 
-    def anew(start, seen, stages, what):
+    def anew(start, seen, what):
         count = len(start.betas)
         assert count == 2 * 6 and len(seen.hand_valid) == count
         offsets.append(start.relative_transl - np.repeat(params.relative_transl[[0, 2]], 6, axis=0))
         after = np.full((count, 1), np.nan)
         after[3], after[6:] = 4.0, 5.0
-        return engine._Fitted(start, after, after, np.zeros(count))
+        return Fitted(start, after, after, np.zeros(count))
 
     stage = load_strategy("map").repairs[0]
     found = engine._started_anew(anew, stage, given, observations)

@@ -136,7 +136,8 @@ def _degenerate(params: TwoHandParams, observations: Observations, model: Model)
     depths = np.array([-0.5, -0.1, 0.0, 0.05, 1e-3])[:, None] * [0.0, 0.0, 1.0]
     turns = np.random.default_rng(7).normal(0.0, 20.0, params.hand_pose.shape)
     confidences = [f for f in Observations.__dataclass_fields__ if f.endswith("_confidence")]
-    unseen = {name: jnp.zeros_like(getattr(observations, name)) for name in confidences}
+    given = {name: getattr(observations, name) for name in confidences}
+    unseen = {name: jnp.zeros_like(value) for name, value in given.items() if value is not None}
     unseen = replace(observations, **unseen)
     if unseen.views is not None:
         scale = jnp.zeros_like(unseen.views.pixel_scale)

@@ -27,7 +27,7 @@ $(VENV)/installed $(PARITY)/installed: pyproject.toml
 demo: install ## Refine eight synthetic frames of interacting hands into demo/.
 	$(BIN)/manofit demo --out demo --force
 
-# Two processes suit two cores, and 6 GB hold what they compile; a file's tests stay together.
+# Two processes suit two cores, and 10 GB hold what they compile; a file's tests stay together.
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test: install ## Run the test suite.

@@ -1,6 +1,7 @@
 """`manofit refine` into a Zarr group, and `manofit report`: what they print and how they end."""
 
 import json
+import re
 import signal
 import sys
 import threading
@@ -208,12 +209,14 @@ def _run_times(outcome: BatchOutcome, seconds: float) -> dict[str, Any]:
 
 
 def _peak_megabytes() -> float | None:
+    """The most memory that this process has held, MB; None where the system does not tell."""
+    # `getrusage` would be wrong: on Linux its peak begins at that of the process that started this.
     try:
-        import resource
-    except ImportError:  # Windows has none.
+        status = Path("/proc/self/status").read_text()
+    except OSError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+    found = re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE)
+    return int(found[1]) / 1024 if found else None
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from scipy.spatial.transform import Rotation
 
 from fitting.adapters.containers import read_tree
 from fitting.adapters.fields import found
 from fitting.adapters.formats import Conventions, Conversion, Evidence, Format, Reading
+from fitting.adapters.poses import MIRRORED, axis_angle_of
 from fitting.errors import InputError
 from fitting.predictions import TwoHandPredictions
 from mano_jax.joint_orders import permutation
@@ -40,8 +40,6 @@ CONVENTIONS: Final = Conventions(
     fingertips="smplx",
     two_hands="together",
 )
-
-_MIRROR: Final = np.array([1.0, -1.0, -1.0])
 
 _HAND_SHAPES: Final = {
     "beta": (10,),
@@ -112,27 +110,17 @@ def _read_hand(path: Path, episode: dict[str, Any], side: str, frames: int) -> d
         name: _array(path, hand, name, shape, side=side, frames=frames)
         for name, shape in _HAND_SHAPES.items()
     }
-    hand_pose = _axis_angle(arrays["hand_pose"], kept)
+    orient = np.where(kept[:, None], axis_angle_of(arrays["global_orient_camspace"]), 0.0)
+    hand_pose = np.where(kept[:, None, None], axis_angle_of(arrays["hand_pose"]), 0.0)
     joints = arrays["joints_camspace"][:, permutation("openpose21", "mano21")]
     joints_3d = np.concatenate([joints, np.ones((frames, 21, 1))], axis=-1)
     return {
         "hand_valid": kept,
-        "global_orient": _axis_angle(arrays["global_orient_camspace"], kept),
-        "hand_pose": hand_pose * _MIRROR if side == "left" else hand_pose,
+        "global_orient": orient,
+        "hand_pose": hand_pose * MIRRORED if side == "left" else hand_pose,
         "betas": np.where(kept[:, None], arrays["beta"], 0.0),
         "joints_3d": np.where(kept[:, None, None], joints_3d, 0.0),
     }
-
-
-def _axis_angle(matrices: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Axis-angle of rotation matrices; zero where not kept, NaN where it is no rotation."""
-    flat = matrices.reshape(-1, 3, 3).astype(np.float64)
-    used = np.repeat(kept, len(flat) // len(kept))
-    sound = used & np.isfinite(flat).all((-2, -1))
-    sound[sound] = np.linalg.det(flat[sound]) > 0.5
-    vectors = np.where(used[:, None], np.nan, np.zeros((1, 3)))
-    vectors[sound] = Rotation.from_matrix(flat[sound]).as_rotvec()
-    return vectors.reshape(matrices.shape[:-1])
 
 
 def _array(

@@ -247,7 +247,7 @@ def test_help_comes_from_the_config(capsys):
             main(arguments)
         assert stop.value.code == 0
     text = capsys.readouterr().out
-    assert "scales.joints_3d=0.005" in text and "replace an existing result" in text
+    assert "scales.joints_3d=0.005" in text and "Replace an existing result" in text
 
 
 def test_version(capsys):

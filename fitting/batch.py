@@ -20,6 +20,7 @@ import numpy as np
 from fitting.checks import check_file
 from fitting.driver import FitTime, accounted, fitted_chunks
 from fitting.errors import InputError
+from fitting.fit_errors import FIT_ERRORS
 from fitting.outcome import STATUS_NAMES
 from fitting.refine import Refiner
 from fitting.result_summary import SUMMARY_NAMES, ResultSummary, summarise_chunks
@@ -261,3 +262,4 @@ def _describe(store: ResultStore, refiner: Refiner) -> None:
     )
     store.write_constant("status_names", np.array(STATUS_NAMES))
     store.write_constant("energy_terms", np.array(list(TERMS)))
+    store.write_constant("fit_error_names", np.array(list(FIT_ERRORS)))

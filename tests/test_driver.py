@@ -16,6 +16,7 @@ from fitting.batch import Progress, automatic_batch_size, refine_to_store
 from fitting.canonical import read_arrays
 from fitting.driver import refine_stream
 from fitting.errors import InputError
+from fitting.fit_errors import FIT_ERRORS
 from fitting.outcome import SKIPPED_INVALID
 from fitting.refine import Refiner, refine
 from fitting.result_summary import ResultSummary, summarise_chunks, summarise_result
@@ -345,11 +346,18 @@ def test_a_summary_accounts_for_every_frame(hands, predictions, strategy):
     after = result.energy_after[used].sum(1)
     assert summary.worst[0].energy_after == pytest.approx(after.max())
     assert summary.energy_after["total"] == pytest.approx(after.mean(), rel=1e-6)
+    # Nothing to measure, such as pixels without K, has no row; the strategy has no collisions.
+    assert set(summary.fit_error_after) == {"keypoints_2d_crop", "joints_3d_mm"}
+    errors = result.fit_error_before[used, list(FIT_ERRORS).index("joints_3d_mm")]
+    assert summary.fit_error_before["joints_3d_mm"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert summary.fit_error_after["joints_3d_mm"] < errors.mean()
+    assert "joints_3d_mm" in str(summary)
     cut = [
         {name: values[part] for name, values in result.arrays_by_frame().items()}
         for part in (slice(0, 7), slice(7, None))
     ]
     again = summarise_chunks(cut, frames=FRAMES, terms=strategy.reported)
+    assert again.fit_error_after == pytest.approx(summary.fit_error_after)
     assert again.worst == summary.worst and again.skipped_reasons == summary.skipped_reasons
     with pytest.raises(AssertionError, match="accounted for"):
         summarise_chunks(cut, frames=FRAMES + 1, terms=strategy.reported)

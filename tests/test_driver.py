@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.batch_trial import break_frames
 from experiments.benchmark import make_interactions
 from fitting import batch, driver
 from fitting.background import in_background
@@ -208,26 +209,7 @@ def test_other_frames_or_settings_are_refused(run, source, predictions, strategy
 
 def broken(predictions):
     """Frames 3, 6, ... each broken in another way, and the words of its reason."""
-    p = {name: values.copy() for name, values in predictions.arrays().items()}
-    p["global_orient"][3, 0] = np.nan
-    p["hand_pose"][6, 1, 4] = np.inf
-    p["betas"][9, 0, 2] = 1e6
-    p["hand_valid"][12] = False
-    p["relative_transl"][15] = np.nan
-    p["joints_3d"][18, ..., :3] *= 1000
-    p["global_orient"][21] *= 1000
-    p["weak_camera"][24, 0] = -1
-    words = {
-        3: "global_orient of the right hand is not finite",
-        6: "hand_pose of the left hand is not finite",
-        9: "betas of the right hand is beyond",
-        12: "no hand",
-        15: "relative_transl is not finite",
-        18: "millimetres",
-        21: "radians",
-        24: "the scale of weak_camera is not positive",
-    }
-    return type(predictions)(**p), words
+    return break_frames(predictions, range(3, 27, 3))
 
 
 def test_broken_frames_are_skipped_and_disturb_nothing(run, predictions, whole, tmp_path):

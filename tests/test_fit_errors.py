@@ -25,8 +25,8 @@ def case(hands):
 
 
 def columns(case, deepest=(0,) * FRAMES):
-    case = jax.tree.map(jnp.asarray, case)
-    values = np.asarray(fit_errors(*case, jnp.asarray(deepest, jnp.float32)))
+    params, joints, observations = jax.tree.map(jnp.asarray, case)
+    values = np.asarray(fit_errors(params, joints, observations, jnp.asarray(deepest, jnp.float32)))
     return dict(zip(FIT_ERRORS, values.T, strict=True))
 
 
@@ -66,10 +66,10 @@ def test_reprojection_with_intrinsics_is_in_pixels_of_every_view(case):
     turned = np.eye(4, dtype=np.float32)
     turned[:3, 3] = 0.1, -0.2, 0.3
     views = PerspectiveViews(
-        K=np.tile(K, (FRAMES, 2, 1, 1)),
-        distortion=np.zeros((FRAMES, 2, 0), np.float32),
-        T_view_camera=np.tile(np.stack([np.eye(4, dtype=np.float32), turned]), (FRAMES, 1, 1, 1)),
-        pixel_scale=np.full((FRAMES, 2), 60, np.float32),
+        K=jnp.tile(K, (FRAMES, 2, 1, 1)),
+        distortion=jnp.zeros((FRAMES, 2, 0)),
+        T_view_camera=jnp.tile(np.stack([np.eye(4, dtype=np.float32), turned]), (FRAMES, 1, 1, 1)),
+        pixel_scale=jnp.full((FRAMES, 2), 60.0),
     )
     params = replace(params, root_transl=np.tile(np.float32([0, 0.1, 0.8]), (FRAMES, 1)))
     points = np.asarray(joints) + np.asarray(params.root_transl)[:, None, None]

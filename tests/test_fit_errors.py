@@ -71,7 +71,7 @@ def test_reprojection_with_intrinsics_is_in_pixels_of_every_view(case):
         T_view_camera=jnp.tile(np.stack([np.eye(4, dtype=np.float32), turned]), (FRAMES, 1, 1, 1)),
         pixel_scale=jnp.full((FRAMES, 2), 60.0),
     )
-    params = replace(params, root_transl=np.tile(np.float32([0, 0.1, 0.8]), (FRAMES, 1)))
+    params = replace(params, root_transl=np.tile(np.array([0, 0.1, 0.8], np.float32), (FRAMES, 1)))
     points = np.asarray(joints) + np.asarray(params.root_transl)[:, None, None]
     points = np.stack([points, points + turned[:3, 3]], axis=1)
     image = points[..., :2] / points[..., 2:] * [900, 800] + [320, 240]

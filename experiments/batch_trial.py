@@ -3,6 +3,7 @@
 Each trial runs the command itself, as a process of its own, and writes a record:
 
     kill      killed with SIGKILL at random moments, gone on with, compared with a run left alone
+    broken    one frame in a hundred is broken, in eight ways; the others do not notice
     memory    peak memory of many frames against few; what the pipeline costs beside the solver
     devices   one, two and four virtual devices, batches of 16, 64 and 256: the same bits
     start     how long until the first chunk is done, with nothing compiled and the second time
@@ -19,9 +20,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ import numpy as np
 from experiments.benchmark import make_interactions
 from experiments.records import Metric, Record, provenance
 from fitting.canonical import read_arrays, write_predictions
+from fitting.outcome import SKIPPED_INVALID
 from fitting.predictions import TwoHandPredictions
 from fitting.strategy import Stage, Strategy, load_strategy, strategy_to_toml
 from mano_jax.loading import load_hands
@@ -71,6 +74,41 @@ def make_frames(count: int, *, apart: float = 0.0, seed: int = 0) -> TwoHandPred
         relative_transl=(np.asarray(many.relative_transl) + moved).astype(np.float32),
         frame_id=np.array([f"frame{i:07d}" for i in range(count)]),
     )
+
+
+def break_frames(
+    predictions: TwoHandPredictions, rows: Iterable[int]
+) -> tuple[TwoHandPredictions, dict[int, str]]:
+    """Break some frames, each in the next of eight ways; also words of the reason of each."""
+    p = {name: values.copy() for name, values in predictions.arrays().items()}
+    words = {}
+    for number, row in enumerate(rows):
+        match number % 8:
+            case 0:
+                p["global_orient"][row, 0] = np.nan
+                words[row] = "global_orient of the right hand is not finite"
+            case 1:
+                p["hand_pose"][row, 1, 4] = np.inf
+                words[row] = "hand_pose of the left hand is not finite"
+            case 2:
+                p["betas"][row, 0, 2] = 1e6
+                words[row] = "betas of the right hand is beyond"
+            case 3:
+                p["hand_valid"][row] = False
+                words[row] = "no hand"
+            case 4:
+                p["relative_transl"][row] = np.nan
+                words[row] = "relative_transl is not finite"
+            case 5:
+                p["joints_3d"][row, ..., :3] *= 1000
+                words[row] = "millimetres"
+            case 6:
+                p["global_orient"][row] *= 1000
+                words[row] = "radians"
+            case 7:
+                p["weak_camera"][row, 0] = -1
+                words[row] = "the scale of weak_camera is not positive"
+    return TwoHandPredictions(**p), words
 
 
 @dataclass(frozen=True)
@@ -198,6 +236,41 @@ def _half_written(out: Path) -> bool:
     return not first <= marks
 
 
+def broken(folder: Path, frames: int) -> list[Metric]:
+    """One frame in a hundred is broken: which are skipped, why, and what the others come to."""
+    clean = make_frames(frames, apart=0.7)
+    rows = np.random.default_rng(0).choice(frames, frames // 100, replace=False)
+    made, words = break_frames(clean, [int(row) for row in rows])
+    results = {}
+    for name, predictions in (("clean", clean), ("broken", made)):
+        source, out = folder / f"{name}.npz", folder / f"{name}.zarr"
+        write_predictions(source, predictions)
+        run = Command(folder, source, with_contacts()).run(out)
+        assert run.code == 0, run.error
+        results[name] = read_arrays(out)
+    found, whole = results["broken"], results["clean"]
+    skipped = {int(row) for row in np.flatnonzero(found["status"] == SKIPPED_INVALID)}
+    wrong = sum(said not in found["reason"][row] for row, said in words.items())
+    others = np.setdiff1d(np.arange(frames), rows)
+    by_frame = [name for name, values in whole.items() if len(np.atleast_1d(values)) == frames]
+    differ = [
+        name
+        for name in by_frame
+        if not np.array_equal(
+            found[name][others], whole[name][others], equal_nan=whole[name].dtype.kind == "f"
+        )
+    ]
+    print(f"{len(skipped)} of {len(rows)} skipped, {wrong} for another reason, {differ} differ")
+    return [
+        Metric("broken frames", len(rows), "", "neither"),
+        Metric("skipped frames", len(skipped), "", "neither"),
+        Metric("skipped or not, and wrongly so", len(skipped ^ set(words)), "", "lower"),
+        Metric("skipped for another reason", wrong, "", "lower"),
+        Metric("arrays in which other frames differ", len(differ), "", "lower"),
+        Metric("arrays that were compared", len(by_frame), "", "neither"),
+    ]
+
+
 def memory(folder: Path, frames: int, few: int) -> list[Metric]:
     """Peak memory of many frames and of few, and what is not the solver's time."""
     found: list[Metric] = []
@@ -234,7 +307,7 @@ def devices(folder: Path, frames: int, strategy: str) -> list[Metric]:
     write_predictions(source, make_frames(frames), overwrite=True)
     command = Command(folder, source, _named(strategy))
     found, first = [], folder / "1-16.zarr"
-    for count, batch in ((1, 16), (1, 64), (1, 256), (2, 16), (2, 64), (2, 256), (4, 64)):
+    for count, batch in product((1, 2, 4), (16, 64, 256)):
         out = folder / f"{count}-{batch}.zarr"
         told = {"JAX_NUM_CPU_DEVICES": str(count)}
         run = command.run(out, "--batch-size", str(batch), environment=told)
@@ -333,6 +406,7 @@ def _small_disk(path: Path, *, kilobytes: int, read_only: bool = False):
 
 TRIALS: Mapping[str, Callable[..., Sequence[Metric]]] = {
     "kill": kill,
+    "broken": broken,
     "memory": memory,
     "devices": devices,
     "start": start,
@@ -358,6 +432,7 @@ def main() -> None:
     trial, out, count = (options.pop(name) for name in ("trial", "out", "frames"))
     wanted = {
         "kill": ("runs", "batch"),
+        "broken": (),
         "memory": ("few",),
         "devices": ("strategy",),
         "start": ("strategy",),

@@ -14,7 +14,6 @@ whose errors are correlated and have heavy tails, and by its detector, whose noi
 """
 
 import argparse
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,8 +48,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=32, help="distinct true frames")
     parser.add_argument("--seed", type=int, default=102)
     options = parser.parse_args()
-    # As the command does: a device for every core, where there is no other.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     hands = load_hands()
     truth, _ = make_interactions(hands, frames=options.frames, seed=options.seed)
     metrics = [

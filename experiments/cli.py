@@ -25,7 +25,7 @@ EXIT_BAD_INPUT = 2
 EXIT_FRAMES_SKIPPED = 3
 EXIT_INTERRUPTED = 130
 _POOL_THREADS = 4
-"""With as many at least, one device rounds like four, also where there are fewer cores."""
+"""With as many at least, one virtual device rounds like four, also where there are fewer cores."""
 _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
@@ -767,7 +767,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run() -> NoReturn:
     """The process's entry point: `main`, and the end of the process."""
     signal.signal(signal.SIGINT, _interrupt)
-    _use_every_core()
+    _round_alike_on_virtual_devices()
     _keep_compiled_programs()
     try:
         code = main()
@@ -779,22 +779,17 @@ def run() -> NoReturn:
     sys.exit(code)
 
 
-def _use_every_core() -> None:
-    """Let JAX see a device for every core of the processor, unless the user said how many.
+def _round_alike_on_virtual_devices() -> None:
+    """Let a processor that is to be several devices give the same bits however many they are.
 
-    Programs as small as a fit's run on one core each. To be said before JAX is imported.
+    XLA's pool has a thread for each core or each device, whichever are more, and the last bit of
+    some sums depends on its size. NPROC is the least. To be said before JAX is imported.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    # The least size of XLA's pool of threads, on which last bits depend (`fitting.tiles`).
-    os.environ.setdefault("NPROC", str(max(cores, _POOL_THREADS)))
-    flags = os.environ.get("XLA_FLAGS", "")
-    if "xla_cpu_multi_thread_eigen" not in flags:
-        # Beside a device for every core, threads of their own only disturb (`fitting.tiles`).
-        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false".strip()
-    if "xla_force_host_platform_device_count" in flags:
-        return
-    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(cores))
+    if (
+        "JAX_NUM_CPU_DEVICES" in os.environ
+        or "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    ):
+        os.environ.setdefault("NPROC", str(max(os.cpu_count() or 1, _POOL_THREADS)))
 
 
 def _keep_compiled_programs() -> None:

@@ -19,7 +19,6 @@ The records are JSON; `--page docs/collision.md` writes the page from both, and
 """
 
 import argparse
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -81,8 +80,6 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="PNG to draw from the record")
     options = parser.parse_args()
     if options.fits:
-        # As the command does: a device for every core.
-        jax.config.update("jax_num_cpu_devices", os.cpu_count())
         measure_fits(options.fits).write(options.out)
     else:
         measure(options.frames, options.batches, options.repeats).write(options.out)

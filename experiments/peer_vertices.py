@@ -12,7 +12,6 @@ It needs the `interop` extra.
 
 import argparse
 import importlib
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -51,8 +50,6 @@ def main() -> None:
     parser.add_argument("--hands", type=int, default=500, help="an even number")
     parser.add_argument("--seed", type=int, default=5)
     options = parser.parse_args()
-    # As the command does: a device for every core, where there is no other.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     fits = both_programs(load_hands(), options.hands, options.seed)
     for fit, _ in fits.values():
         fit()

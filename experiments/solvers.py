@@ -15,7 +15,6 @@ long a fit takes is `experiments.throughput`'s question.
 
 import argparse
 import dataclasses
-import os
 from pathlib import Path
 
 import jax
@@ -54,8 +53,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=202)
     parser.add_argument("--plot", type=Path, help="PNG to draw from the record")
     options = parser.parse_args()
-    # As the command does: a device for every core, where there is no other.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     record = study(load_hands(), options.frames, options.seed)
     record.write(options.out)
     for condition in dict.fromkeys(m.key.split("/")[0] for m in record.metrics):

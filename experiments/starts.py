@@ -12,7 +12,6 @@ with a higher energy, are given back as they came, and counted.
 """
 
 import argparse
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -51,8 +50,6 @@ def main() -> None:
     parser.add_argument("--random", type=int, default=10_000, help="random starts of each preset")
     parser.add_argument("--seed", type=int, default=5)
     options = parser.parse_args()
-    # As the command does: a device for every core, where there is no other.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     hands = load_hands()
     metrics = [
         *found_again(hands, options.frames, options.seed),

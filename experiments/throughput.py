@@ -10,7 +10,6 @@ The time of the pipeline around it (files, start-up) is not in here.
 """
 
 import argparse
-import os
 import statistics
 import time
 from pathlib import Path
@@ -41,8 +40,6 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each batch")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    # As the command does: a device for every core, where there is no other.
-    jax.config.update("jax_num_cpu_devices", os.cpu_count())
     hands = load_hands()
     truth, predictions = make_interactions(hands, frames=options.frames, seed=options.seed)
     metrics = [

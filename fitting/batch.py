@@ -20,20 +20,21 @@ import numpy as np
 from fitting.checks import check_file
 from fitting.driver import FitTime, accounted, fitted_chunks
 from fitting.errors import InputError
+from fitting.fit_errors import FIT_ERRORS
 from fitting.outcome import STATUS_NAMES
 from fitting.refine import Refiner
 from fitting.result_summary import SUMMARY_NAMES, ResultSummary, summarise_chunks
 from fitting.sources import Chunk, FrameSource
 from fitting.store import ResultStore, locked
 from fitting.strategy import Strategy, strategy_from_toml, strategy_to_toml
-from fitting.tiles import Device, tile_size
+from fitting.tiles import Device, tile_size, tiles_at_once
 from mano_jax.model import Hands
 from objectives.total import TERMS
 
 SAVED: Final = ("vertices", "joints")
 """What is written only on request."""
 
-_TILES_A_DEVICE: Final = 8
+_TILES_IN_TURN: Final = 8
 """Of a batch, unless told: many enough that what a chunk costs beside its fit is little, few enough
 that a chunk is done in seconds."""
 _COPIES: Final = 16
@@ -155,9 +156,9 @@ def refine_to_store(
 
 
 def automatic_batch_size(source: FrameSource, devices: Sequence[Device]) -> int:
-    """Frames of a chunk: some tiles for every device, as far as the memory at hand allows."""
+    """Frames of a chunk: some tiles for every core or device, as far as memory allows."""
     tile = tile_size(devices[0])
-    wanted = _TILES_A_DEVICE * tile * len(devices)
+    wanted = _TILES_IN_TURN * tile * tiles_at_once(devices)
     fitting = _free_memory() // 4 // (_COPIES * source.frame_bytes)
     return max(tile, min(wanted, fitting // tile * tile))
 
@@ -261,3 +262,4 @@ def _describe(store: ResultStore, refiner: Refiner) -> None:
     )
     store.write_constant("status_names", np.array(STATUS_NAMES))
     store.write_constant("energy_terms", np.array(list(TERMS)))
+    store.write_constant("fit_error_names", np.array(list(FIT_ERRORS)))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
 
+from fitting.fit_errors import FIT_ERRORS
 from fitting.parameters import rest_wrists, wrists
 from fitting.posterior import Posterior
 from fitting.predictions import TwoHandPredictions
@@ -42,6 +43,11 @@ class RefinedHands:
     """Weighted energy of each term at the start, evaluated exactly; NaN where skipped."""
     energy_after: Float32[np.ndarray, "N T"]
     """The same at the end; never a greater sum than before."""
+    fit_error_before: Float32[np.ndarray, "N E"]
+    """How far the start is from what was seen (`fitting.fit_errors.FIT_ERRORS`); NaN where there
+    is nothing to measure, and where skipped."""
+    fit_error_after: Float32[np.ndarray, "N E"]
+    """The same at the end."""
     strategy: Strategy
     """How it was done, as it ran."""
     provenance: dict[str, Any]
@@ -64,6 +70,7 @@ class RefinedHands:
             **self.arrays_by_frame(),
             "status_names": np.array(STATUS_NAMES),
             "energy_terms": np.array(list(TERMS)),
+            "fit_error_names": np.array(list(FIT_ERRORS)),
             "strategy": np.array(strategy_to_toml(self.strategy)),
             "provenance": np.array(json.dumps(self.provenance, sort_keys=True)),
         }
@@ -82,6 +89,8 @@ class RefinedHands:
             "reason": self.reason,
             "energy_before": self.energy_before,
             "energy_after": self.energy_after,
+            "fit_error_before": self.fit_error_before,
+            "fit_error_after": self.fit_error_after,
             **(self.posterior.arrays() if self.posterior else {}),
         }
 
@@ -99,8 +108,10 @@ class Fitted(NamedTuple):
     """Each term's exact share of THE energy at the start, (frames, terms)."""
     after: np.ndarray
     """The same at the end."""
-    deepest: np.ndarray
-    """How deep the deepest vertex is at the end, metres; 0 where THE energy has no collisions."""
+    errors_before: np.ndarray
+    """How far the start is from what was seen, (frames, errors) in the order of `FIT_ERRORS`."""
+    errors_after: np.ndarray
+    """The same at the end."""
 
 
 def account(
@@ -116,8 +127,10 @@ def account(
     before, after = fitted.before.astype(np.float32), fitted.after.astype(np.float32)
     status, reason = _statuses(prepared.reasons, before, after)
     keep = status != REFINED
-    after[keep] = before[keep]
-    before[status == SKIPPED_INVALID] = after[status == SKIPPED_INVALID] = np.nan
+    errors = fitted.errors_before.astype(np.float32), fitted.errors_after.astype(np.float32)
+    for start, end in ((before, after), errors):
+        end[keep] = start[keep]
+        start[status == SKIPPED_INVALID] = end[status == SKIPPED_INVALID] = np.nan
 
     start = jax.tree.map(np.asarray, prepared.params)
     final = jax.tree.map(partial(where_frames, ~keep), params, start)
@@ -130,6 +143,8 @@ def account(
         reason=reason,
         energy_before=before,
         energy_after=after,
+        fit_error_before=errors[0],
+        fit_error_after=errors[1],
         strategy=strategy,
         provenance=provenance,
     )

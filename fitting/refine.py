@@ -21,6 +21,7 @@ from tqdm import tqdm
 from fitting.adam import StageShape, run_stage, stage_program
 from fitting.batches import batches
 from fitting.errors import InputError
+from fitting.fit_errors import PENETRATION, fit_errors
 from fitting.levenberg_marquardt import LMShape, lm_program, run_lm_stage
 from fitting.outcome import (
     KEPT_INPUT,
@@ -35,7 +36,7 @@ from fitting.outcome import (
 from fitting.posterior import posterior
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
-from fitting.strategy import STUCK, Stage, Strategy, load_strategy, selecting_by_energy
+from fitting.strategy import STUCK_MM, Stage, Strategy, load_strategy, selecting_by_energy
 from fitting.tiles import Device, Devices, join, tile_size
 from mano_jax.model import AnyArray, Hands, PosedHands
 from objectives.collision import depths
@@ -210,11 +211,11 @@ class Refiner:
         def fit_tile(shared: Any, tile: Any) -> Fitted:
             hands, priors, objective, numbers = shared
             params, given = tile
-            before, _ = evaluate(hands, priors, params, given, objective)
+            before, errors_before = evaluate(hands, priors, params, given, objective)
             for i in stages:
                 params = _stage_runner(self._shapes[i])(hands, priors, params, given, numbers[i])
-            after, deepest = evaluate(hands, priors, params, given, objective)
-            return Fitted(params, before, after, deepest)
+            after, errors_after = evaluate(hands, priors, params, given, objective)
+            return Fitted(params, before, after, errors_before, errors_after)
 
         total, parts = len(observations.hand_valid), []
         with tqdm(total=total, unit="frame", disable=not progress, desc=what) as bar:
@@ -282,7 +283,7 @@ def _started_anew(
     Fingers that have gone through each other push each other to both sides, and stay; which side
     is right shows when the hands come together anew from there.
     """
-    stuck = np.flatnonzero(fitted.deepest > STUCK)
+    stuck = np.flatnonzero(fitted.errors_after[:, PENETRATION] > STUCK_MM)
     if len(stuck) == 0:
         return fitted
     offsets = stage.restart_offset * np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
@@ -304,7 +305,9 @@ def _started_anew(
         old[stuck[lower]] = new[np.arange(frames), best][lower]
         return old
 
-    return jax.tree.map(put, fitted, tried)._replace(before=fitted.before)
+    return jax.tree.map(put, fitted, tried)._replace(
+        before=fitted.before, errors_before=fitted.errors_before
+    )
 
 
 def _program(strategy: Strategy, stage: Stage) -> tuple[Any, StageShape | LMShape]:
@@ -320,10 +323,10 @@ def _stage_runner(shape: StageShape | LMShape) -> Callable:
 
 @lru_cache(maxsize=1)
 def _evaluator() -> Callable:
-    """Each term's exact share of an objective, in the order of `TERMS`, and the deepest vertex."""
+    """Each term's exact share of an objective, in the order of `TERMS`, and the `fit_errors`."""
 
     def evaluate(hands, priors, params, observations, objective):
-        found, deepest = None, jnp.zeros(len(observations.hand_valid), jnp.float32)
+        found, deepest = None, jnp.full(len(observations.hand_valid), jnp.nan, jnp.float32)
         if objective.uses_collision:
             # A band is searched by `culled`, whose answer is the same to the bit: every vertex near
             # the other hand against every face takes four times as long as a step of the solver.
@@ -340,7 +343,8 @@ def _evaluator() -> Callable:
             objective.weights.get(term, 0.0) * weighted.get(term, none) + scaled.get(term, none)
             for term in TERMS
         ]
-        return jnp.stack(shares, axis=-1), deepest
+        joints = posed_joints(hands, params, observations.left_anchor)
+        return jnp.stack(shares, axis=-1), fit_errors(params, joints, observations, deepest)
 
     return jax.jit(evaluate)
 

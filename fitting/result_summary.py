@@ -10,10 +10,19 @@ from typing import Any, Final
 
 import numpy as np
 
+from fitting.fit_errors import FIT_ERRORS
 from fitting.outcome import KEPT_INPUT, REFINED, SKIPPED_INVALID, RefinedHands
 from objectives.total import TERMS
 
-SUMMARY_NAMES: Final = ("frame_id", "status", "reason", "energy_before", "energy_after")
+SUMMARY_NAMES: Final = (
+    "frame_id",
+    "status",
+    "reason",
+    "energy_before",
+    "energy_after",
+    "fit_error_before",
+    "fit_error_after",
+)
 """Arrays of a result that a summary is made from."""
 
 WORST: Final = 10
@@ -55,6 +64,10 @@ class ResultSummary:
     """Mean of the frames that were not skipped: each term of THE energy, and the `total`."""
     energy_after: dict[str, float]
     """The same at the end."""
+    fit_error_before: dict[str, float]
+    """Each of `FIT_ERRORS`, its mean over the frames that have something to measure."""
+    fit_error_after: dict[str, float]
+    """The same at the end."""
     worst: tuple[WorstFrame, ...]
     """The frames of greatest energy at the end."""
 
@@ -80,15 +93,14 @@ class ResultSummary:
         ]
         for word, reasons in (("kept", self.kept_reasons), ("skipped", self.skipped_reasons)):
             lines += [f"  {word}: {count} x {reason}" for reason, count in reasons.items()]
-        if self.energy_before:
-            lines.append(f"{'weighted energy, mean of frames':32s} {'before':>10s} {'after':>10s}")
-            for name, before in self.energy_before.items():
-                lines.append(f"  {name:30s} {before:10.4f} {self.energy_after[name]:10.4f}")
-        if self.worst:
-            lines.append(f"{'greatest energy at the end':32s} {'before':>10s} {'after':>10s}")
-            for f in self.worst:
-                lines.append(f"  {f.frame_id:30s} {f.energy_before:10.4f} {f.energy_after:10.4f}")
-        return "\n".join(lines)
+        for heading, before, after in (
+            ("fit error, mean of frames", self.fit_error_before, self.fit_error_after),
+            ("weighted energy, mean of frames", self.energy_before, self.energy_after),
+        ):
+            rows = [(name, start, after[name]) for name, start in before.items()]
+            lines += _rows(heading, rows)
+        worst = [(f.frame_id, f.energy_before, f.energy_after) for f in self.worst]
+        return "\n".join(lines + _rows("greatest energy at the end", worst))
 
 
 def summarise_chunks(
@@ -103,6 +115,7 @@ def summarise_chunks(
     """
     counts, kept, skipped = np.zeros(3, np.int64), Counter(), Counter()
     before, after, seen = np.zeros(len(TERMS)), np.zeros(len(TERMS)), 0
+    errors, measured = np.zeros((2, len(FIT_ERRORS))), np.zeros(len(FIT_ERRORS), np.int64)
     worst: list[tuple[float, int, WorstFrame]] = []
     for chunk in chunks:
         status, first = chunk["status"], seen
@@ -114,6 +127,10 @@ def summarise_chunks(
         b, a = (chunk[f"energy_{when}"].astype(np.float64) for when in ("before", "after"))
         before += b[done].sum(0)
         after += a[done].sum(0)
+        start_end = np.stack([chunk["fit_error_before"], chunk["fit_error_after"]])
+        finite = np.isfinite(start_end).all(axis=0)
+        errors += np.where(finite, start_end, 0.0).sum(axis=1, dtype=np.float64)
+        measured += finite.sum(axis=0)
         for i in done[np.argsort(-a[done].sum(1), kind="stable")[:WORST]]:
             name = str(chunk["frame_id"][i]) if "frame_id" in chunk else str(first + i)
             frame = WorstFrame(name, float(b[i].sum()), float(a[i].sum()))
@@ -126,6 +143,10 @@ def summarise_chunks(
         share = {t: float(s) / used for t, s in zip(TERMS, sums, strict=True) if t in terms}
         return share | {"total": float(sums.sum()) / used}
 
+    def error_means(sums: np.ndarray) -> dict[str, float]:
+        numbered = enumerate(FIT_ERRORS)
+        return {name: float(sums[i] / measured[i]) for i, name in numbered if measured[i]}
+
     return ResultSummary(
         frames=frames,
         refined=int(counts[REFINED]),
@@ -135,8 +156,16 @@ def summarise_chunks(
         skipped_reasons=dict(skipped.most_common()),
         energy_before=means(before) if counts[:2].any() else {},
         energy_after=means(after) if counts[:2].any() else {},
+        fit_error_before=error_means(errors[0]),
+        fit_error_after=error_means(errors[1]),
         worst=tuple(frame for _, _, frame in worst),
     )
+
+
+def _rows(heading: str, rows: Sequence[tuple[str, float, float]]) -> list[str]:
+    """Lines of a table of numbers before and after; none without rows."""
+    table = [f"  {name:30s} {before:10.4f} {after:10.4f}" for name, before, after in rows]
+    return [f"{heading:32s} {'before':>10s} {'after':>10s}", *table] if rows else []
 
 
 def summarise_result(result: RefinedHands) -> ResultSummary:

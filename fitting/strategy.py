@@ -80,7 +80,7 @@ class Stage:
     """Which iterate is kept."""
     restart_offset: float = 0.0
     """Metres; with more than 0 the stage is a repair, for frames alone whose hands are still deeper
-    than `STUCK` in each other. It begins with the left hand this far off along each axis of the
+    than `STUCK_MM` in each other. It begins with the left hand this far off along each axis of the
     camera, both ways, and what it comes to is kept where THE energy is lower."""
 
 
@@ -157,8 +157,8 @@ class Strategy:
 _DEPTH_TERMS: Final = tuple(term for term in COLLISION_TERMS if term != "contact")
 """Terms that cost the more the deeper the hands are in each other."""
 
-STUCK: Final = 5e-4
-"""Metres: a frame with a vertex deeper in the other hand is one that contacts could not free."""
+STUCK_MM: Final = 0.5
+"""A frame with a vertex deeper, mm, in the other hand is one that contacts could not free."""
 
 
 def preset_names() -> list[str]:

@@ -5,13 +5,12 @@ free. So a frame meets the very same instructions whatever its batch, its positi
 and the number of devices, and its result is the same to the bit. (One program that spans several
 devices is compiled in another way than one for a single device, and rounds differently.)
 
-On a CPU, XLA has a pool of threads, one for each core or each device, whichever are more, and the
-last bit of some sums depends on its size: more virtual devices than cores may round differently,
-unless NPROC, the least size, is as many. The command line says so (`experiments.cli`), and that
-a device, which is a core there, shares no work (`--xla_cpu_multi_thread_eigen=false`): half the
-processor's time.
+A processor is one device, however many cores it has, and its one program runs on as many tiles at
+a time as there are cores: a tile alone keeps hardly more than one of them busy. (A device for every
+core does the same and compiles everything once for each.)
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -27,8 +26,8 @@ TILE_SIZES: Final = {"cpu": 8}
 ACCELERATOR_TILE_SIZE: Final = 128
 """Frames in a tile of every other backend."""
 
-_TILES_IN_FLIGHT: Final = {"cpu": 1}
-"""Tiles that a device has at a time; an accelerator has two, of which one is being copied."""
+_IN_FLIGHT: Final = 2
+"""Tiles that an accelerator has at a time: one is computed, one copied."""
 
 # jaxlib ships no stubs, so pyright knows nothing of `jax.Device`.
 if TYPE_CHECKING:
@@ -40,6 +39,20 @@ else:
 def tile_size(device: Any) -> int:
     """Frames that run together on a device."""
     return TILE_SIZES.get(device.platform, ACCELERATOR_TILE_SIZE)
+
+
+def tiles_at_once(devices: Sequence[Any]) -> int:
+    """Tiles that are computed at the same time."""
+    return len(devices) * _a_device(devices)
+
+
+def _a_device(devices: Sequence[Any]) -> int:
+    """Tiles that each device computes at the same time: the cores of a processor are shared out."""
+    if devices[0].platform != "cpu":
+        return 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, cores // len(devices))
 
 
 class Devices:
@@ -82,7 +95,8 @@ class Devices:
             order.
         """
         free: SimpleQueue = SimpleQueue()
-        for device in self.devices * _TILES_IN_FLIGHT.get(self.devices[0].platform, 2):
+        copying = 1 if self.devices[0].platform == "cpu" else _IN_FLIGHT
+        for device in self.devices * (_a_device(self.devices) * copying):
             free.put(device)
 
         def run(numbered: tuple[int, Any]) -> tuple[int, Any]:

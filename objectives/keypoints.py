@@ -87,13 +87,30 @@ def keypoints_2d_energy(
     return jnp.sum(absolute(keypoints_2d_residual(params, joints, observations)), axis=-1)
 
 
+def joints_3d_difference(
+    joints: Float[Array, "*batch 2 21 3"], observations: Observations
+) -> Float[Array, "*batch 2 21 3"] | None:
+    """Joints minus their targets, metres; zero for missing ones, None without any.
+
+    Both sets are first translated to the anchor wrist. Where that wrist has no target, they are
+    translated to the centroid of the joints that have one (in both sets the same joints).
+    """
+    targets, confidence = observations.joints_3d, observations.joints_3d_confidence
+    if targets is None or confidence is None:
+        return None
+    difference = joints - targets
+    # Translating both sets to one of their points, or mean, takes its difference from all others'.
+    shares = origin_shares(confidence, observations.left_anchor)
+    difference = difference - jnp.sum(shares[..., None] * difference, axis=(-3, -2), keepdims=True)
+    return jnp.where((confidence > 0)[..., None], difference, 0.0)
+
+
 def joints_3d_residual(
     joints: Float[Array, "*batch 2 21 3"], observations: Observations
 ) -> Float[Array, "*batch residuals"]:
     """3D joint errors, r = sqrt(c / 3n) (joint - target), metres, least squares.
 
-    Both sets are first translated to the anchor wrist. Where that wrist has no target, they are
-    translated to the centroid of the joints that have one (in both sets the same joints).
+    Both sets are first translated as in `joints_3d_difference`.
 
     Args:
         joints: anchor frame, metres.
@@ -103,17 +120,12 @@ def joints_3d_residual(
         2 * 21 * 3 residuals, zero for missing joints.
     """
     batch = joints.shape[:-3]
-    targets, confidence = observations.joints_3d, observations.joints_3d_confidence
-    if targets is None or confidence is None:
+    difference = joints_3d_difference(joints, observations)
+    confidence = observations.joints_3d_confidence
+    if difference is None or confidence is None:
         return jnp.zeros((*batch, 0), joints.dtype)
-    valid = confidence > 0
-    difference = joints - targets
-    # Translating both sets to one of their points, or mean, takes its difference from all others'.
-    shares = origin_shares(confidence, observations.left_anchor)
-    difference = difference - jnp.sum(shares[..., None] * difference, axis=(-3, -2), keepdims=True)
     weights = safe_sqrt(coordinate_weights(confidence.reshape(*batch, -1), 3))
-    difference = jnp.where(valid[..., None], difference, 0.0).reshape(*batch, -1, 3)
-    return (weights[..., None] * difference).reshape(*batch, -1)
+    return (weights[..., None] * difference.reshape(*batch, -1, 3)).reshape(*batch, -1)
 
 
 def joints_3d_energy(

@@ -4,7 +4,7 @@ import gc
 import os
 from pathlib import Path
 
-# Before JAX starts: sharding is tested on two virtual devices of the one processor.
+# Before JAX starts: several devices are tested on two virtual ones of the one processor.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
 )

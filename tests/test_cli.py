@@ -319,19 +319,22 @@ def test_demo_and_refine_give_the_same(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("told", "devices"),
+    ("told", "devices", "pool"),
     [
-        ({}, None),
-        ({"JAX_NUM_CPU_DEVICES": "1"}, "1"),
-        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, "3"),
+        ({}, 1, None),
+        ({"JAX_NUM_CPU_DEVICES": "1"}, 1, 4),
+        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=3"}, 3, 4),
+        ({"JAX_NUM_CPU_DEVICES": "2", "NPROC": "7"}, 2, 7),
     ],
 )
-def test_every_core_is_a_device_unless_told_otherwise(told, devices):
+def test_a_processor_is_one_device_unless_told_otherwise(told, devices, pool):
+    """Virtual devices have a pool of threads that is the same for one and for four."""
     program = (
-        "from experiments.cli import _use_every_core as use; use(); "
-        "import jax; print(len(jax.devices()))"
+        "from experiments.cli import _round_alike_on_virtual_devices as use; use(); "
+        "import jax, os; print(len(jax.devices()), os.environ.get('NPROC'))"
     )
-    clean = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")}
+    ours = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES", "NPROC")
+    clean = {k: v for k, v in os.environ.items() if k not in ours}
     run = subprocess.run(
         [sys.executable, "-c", program],
         env={**clean, "JAX_PLATFORMS": "cpu", **told},
@@ -339,4 +342,5 @@ def test_every_core_is_a_device_unless_told_otherwise(told, devices):
         text=True,
         check=True,
     )
-    assert run.stdout.strip() == (devices or str(len(os.sched_getaffinity(0))))
+    threads = max(pool, os.cpu_count() or 1) if pool == 4 else pool
+    assert run.stdout.split() == [str(devices), str(threads)]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.batch_trial import break_frames
 from experiments.benchmark import make_interactions
 from fitting import batch, driver
 from fitting.background import in_background
@@ -16,11 +17,13 @@ from fitting.batch import Progress, automatic_batch_size, refine_to_store
 from fitting.canonical import read_arrays
 from fitting.driver import refine_stream
 from fitting.errors import InputError
+from fitting.fit_errors import FIT_ERRORS
 from fitting.outcome import SKIPPED_INVALID
 from fitting.refine import Refiner, refine
 from fitting.result_summary import ResultSummary, summarise_chunks, summarise_result
 from fitting.sources import memory_source, open_source
 from fitting.strategy import Stage, Strategy
+from fitting.tiles import tiles_at_once
 from mano_jax.model import pose_hands
 from objectives.total import TERMS
 
@@ -207,26 +210,7 @@ def test_other_frames_or_settings_are_refused(run, source, predictions, strategy
 
 def broken(predictions):
     """Frames 3, 6, ... each broken in another way, and the words of its reason."""
-    p = {name: values.copy() for name, values in predictions.arrays().items()}
-    p["global_orient"][3, 0] = np.nan
-    p["hand_pose"][6, 1, 4] = np.inf
-    p["betas"][9, 0, 2] = 1e6
-    p["hand_valid"][12] = False
-    p["relative_transl"][15] = np.nan
-    p["joints_3d"][18, ..., :3] *= 1000
-    p["global_orient"][21] *= 1000
-    p["weak_camera"][24, 0] = -1
-    words = {
-        3: "global_orient of the right hand is not finite",
-        6: "hand_pose of the left hand is not finite",
-        9: "betas of the right hand is beyond",
-        12: "no hand",
-        15: "relative_transl is not finite",
-        18: "millimetres",
-        21: "radians",
-        24: "the scale of weak_camera is not positive",
-    }
-    return type(predictions)(**p), words
+    return break_frames(predictions, range(3, 27, 3))
 
 
 def test_broken_frames_are_skipped_and_disturb_nothing(run, predictions, whole, tmp_path):
@@ -345,11 +329,18 @@ def test_a_summary_accounts_for_every_frame(hands, predictions, strategy):
     after = result.energy_after[used].sum(1)
     assert summary.worst[0].energy_after == pytest.approx(after.max())
     assert summary.energy_after["total"] == pytest.approx(after.mean(), rel=1e-6)
+    # Nothing to measure, such as pixels without K, has no row; the strategy has no collisions.
+    assert set(summary.fit_error_after) == {"keypoints_2d_crop", "joints_3d_mm"}
+    errors = result.fit_error_before[used, list(FIT_ERRORS).index("joints_3d_mm")]
+    assert summary.fit_error_before["joints_3d_mm"] == pytest.approx(errors.mean(), rel=1e-5)
+    assert summary.fit_error_after["joints_3d_mm"] < errors.mean()
+    assert "joints_3d_mm" in str(summary)
     cut = [
         {name: values[part] for name, values in result.arrays_by_frame().items()}
         for part in (slice(0, 7), slice(7, None))
     ]
     again = summarise_chunks(cut, frames=FRAMES, terms=strategy.reported)
+    assert again.fit_error_after == pytest.approx(summary.fit_error_after)
     assert again.worst == summary.worst and again.skipped_reasons == summary.skipped_reasons
     with pytest.raises(AssertionError, match="accounted for"):
         summarise_chunks(cut, frames=FRAMES + 1, terms=strategy.reported)
@@ -358,7 +349,7 @@ def test_a_summary_accounts_for_every_frame(hands, predictions, strategy):
 
 def test_batches_follow_from_memory(source, monkeypatch):
     devices = jax.devices()[:1]
-    assert automatic_batch_size(source, devices) == 8 * 8
+    assert automatic_batch_size(source, devices) == 8 * 8 * tiles_at_once(devices)
     monkeypatch.setattr(batch, "_free_memory", lambda: 4 * 16 * source.frame_bytes * 21)
     assert automatic_batch_size(source, devices) == 16
     monkeypatch.setattr(batch, "_free_memory", lambda: 0)

@@ -12,6 +12,7 @@ import pytest
 from experiments.benchmark import DetectorNoise, make_interactions, observed_again
 from experiments.benchmark.measure import posed
 from fitting.evaluation import evaluate
+from fitting.fit_errors import FIT_ERRORS, PENETRATION
 from fitting.levenberg_marquardt import lm_program, run_lm_stage
 from fitting.outcome import Fitted
 from fitting.predictions import TwoHandPredictions
@@ -220,7 +221,9 @@ def test_a_repair_that_costs_more_is_refused(problem):
     engine = sys.modules["fitting.refine"]
     params, observations = jax.tree.map(lambda x: np.asarray(x)[:3], problem)
     energy = np.full((3, 1), 5.0)
-    given = Fitted(params, energy, energy, np.array([1e-3, 0.0, 1e-3]))
+    errors = np.zeros((3, len(FIT_ERRORS)))
+    errors[[0, 2], PENETRATION] = 1.0
+    given = Fitted(params, energy, energy, errors, errors)
     offsets = []
 
     def anew(start, seen, what):
@@ -229,7 +232,8 @@ def test_a_repair_that_costs_more_is_refused(problem):
         offsets.append(start.relative_transl - np.repeat(params.relative_transl[[0, 2]], 6, axis=0))
         after = np.full((count, 1), np.nan)
         after[3], after[6:] = 4.0, 5.0
-        return Fitted(start, after, after, np.zeros(count))
+        none = np.zeros((count, len(FIT_ERRORS)))
+        return Fitted(start, after, after, none, none)
 
     stage = load_strategy("map").repairs[0]
     found = engine._started_anew(anew, stage, given, observations)
@@ -241,7 +245,8 @@ def test_a_repair_that_costs_more_is_refused(problem):
         np.testing.assert_array_equal(new[1:], old[1:])
     np.testing.assert_array_equal(found.after[:, 0], [4.0, 5.0, 5.0])
     np.testing.assert_array_equal(found.before, energy)
-    np.testing.assert_array_equal(found.deepest, [0.0, 0.0, 1e-3])
+    np.testing.assert_array_equal(found.errors_before, errors)
+    np.testing.assert_array_equal(found.errors_after[:, PENETRATION], [0.0, 0.0, 1.0])
 
 
 def test_alone_and_shuffled_to_the_bit(fit, interactions, mapped):
@@ -322,12 +327,8 @@ def test_terms_of_other_stages_do_nothing(fit, interactions, joints_only):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3, err_msg=name)
 
 
-def test_two_devices_to_rounding(hands, fit, interactions, joints_only):
-    """A tile each; frames that are alike have other shapes.
-
-    Not to the bit as with `adam`: for two devices XLA fuses this program otherwise, and steps that
-    are nearly free carry the rounding on (2e-4 rad seen).
-    """
+def test_two_devices_to_the_bit(hands, fit, interactions, joints_only):
+    """A tile each; frames that are alike have other shapes."""
     predictions = interactions[1].frames(np.arange(2 * FRAMES) % FRAMES)
     predictions = replace(
         predictions, betas=predictions.betas + np.linspace(0, 1, 16)[:, None, None]
@@ -335,9 +336,8 @@ def test_two_devices_to_rounding(hands, fit, interactions, joints_only):
     one = fit(predictions, joints_only)
     two = refine(hands, predictions, joints_only, devices=jax.devices())
     assert two.provenance["device"].startswith("2 x")
-    for name in ("global_orient", "hand_pose", "betas", "relative_transl", "weak_camera"):
-        found, expected = (getattr(r.predictions, name) for r in (two, one))
-        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3, err_msg=name)
+    for frame in range(2 * FRAMES):
+        same(two, one, frame, frame)
 
 
 # ---- the solver itself --------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from experiments.benchmark import make_interactions
 from fitting.errors import InputError
 from fitting.evaluation import evaluate
+from fitting.fit_errors import PENETRATION
 from fitting.refine import KEPT_INPUT, REFINED, SKIPPED_INVALID, refine, tile_size
 from fitting.strategy import load_strategy, override
 from mano_jax.model import pose_joints
@@ -61,6 +62,26 @@ def same(a, b, frame_a, frame_b):
         np.testing.assert_array_equal(x, y, err_msg=f"{name} of {frame_a} and {frame_b}")
     for name in ("energy_before", "energy_after", "status", "transl"):
         np.testing.assert_array_equal(getattr(a, name)[frame_a], getattr(b, name)[frame_b])
+
+
+def test_fit_errors_are_those_of_the_hands_before_and_after(hands, one_device, interactions, crowd):
+    """The deepest vertex is the metric MAX-P; a frame that was kept is as far off as before."""
+    truth, given, found = (
+        replace(p, frame_id=None)
+        for p in (interactions[0].frames(np.arange(64) % 5), crowd, one_device.predictions)
+    )
+    measured = evaluate(hands, found, truth, before=given, metrics=["max_p"])
+    for when, values in (
+        ("before", one_device.fit_error_before),
+        ("after", one_device.fit_error_after),
+    ):
+        deepest = values[:, PENETRATION]
+        expected = measured.column("max_p", before=when == "before")
+        np.testing.assert_allclose(deepest, expected, atol=2e-3)
+    refined = one_device.status == REFINED
+    np.testing.assert_array_equal(
+        one_device.fit_error_before[~refined], one_device.fit_error_after[~refined]
+    )
 
 
 def test_energy_falls_and_never_rises(one_device):

@@ -34,7 +34,7 @@ from objectives.total import TERMS
 SAVED: Final = ("vertices", "joints")
 """What is written only on request."""
 
-_TILES_IN_TURN: Final = 8
+_TILES_IN_TURN: Final = 4
 """Of a batch, unless told: many enough that what a chunk costs beside its fit is little, few enough
 that a chunk is done in seconds."""
 _COPIES: Final = 16

@@ -161,6 +161,7 @@ def _mirror_left(hand_pose: Float[Array, "*batch 2 15 3"]) -> Float[Array, "*bat
     return jnp.stack([right, mirror_axis_angle(left)], axis=-3)
 
 
+@jax.jit
 def _bone_frames(hands: Hands) -> Float[Array, "2 15 3 3"]:
     """Each finger joint's bone frame at rest, its axes the columns."""
     tips = jnp.take_along_axis(hands.v_template, hands.tip_vertices[..., None], axis=1)

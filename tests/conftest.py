@@ -27,9 +27,23 @@ needs_recordings = pytest.mark.skipif(
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Share compiled programs between the tests of one run."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax_cache")))
+    """Share compiled programs between the tests of one run, in all its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    cache = str(folder / "jax_cache")
+    # The variable is for the commands that tests start.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
+    jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_device():
+    """Run on the first device unless told: programs are compiled for each of them anew."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(jax, "local_devices", lambda: jax.devices()[:1])
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -349,7 +349,7 @@ def test_a_summary_accounts_for_every_frame(hands, predictions, strategy):
 
 def test_batches_follow_from_memory(source, monkeypatch):
     devices = jax.devices()[:1]
-    assert automatic_batch_size(source, devices) == 8 * 8 * tiles_at_once(devices)
+    assert automatic_batch_size(source, devices) == 4 * 8 * tiles_at_once(devices)
     monkeypatch.setattr(batch, "_free_memory", lambda: 4 * 16 * source.frame_bytes * 21)
     assert automatic_batch_size(source, devices) == 16
     monkeypatch.setattr(batch, "_free_memory", lambda: 0)

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from fitting.definite import solve_definite
 from fitting.initialise_skeleton import kabsch, to_axis_angle
-from fitting.tiles import Devices, join
+from fitting.tiles import CompiledOnce, Devices, join
 from mano_jax.derivatives import Articulation, articulate
 from mano_jax.kinematics import PARENTS
 from mano_jax.model import Hands, pose_hands
@@ -146,7 +146,7 @@ def _from_parts(
 
 @lru_cache(maxsize=1)
 def _program() -> Callable:
-    return jax.jit(_gauss_newton)
+    return CompiledOnce(_gauss_newton)
 
 
 def _without_vertices_after(tile: tuple, frames: int) -> tuple:

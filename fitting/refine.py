@@ -37,7 +37,7 @@ from fitting.posterior import posterior
 from fitting.predictions import TwoHandPredictions
 from fitting.prepare import Prepared, prepare
 from fitting.strategy import STUCK_MM, Stage, Strategy, load_strategy, selecting_by_energy
-from fitting.tiles import Device, Devices, join, tile_size
+from fitting.tiles import CompiledOnce, Device, Devices, join, tile_size
 from mano_jax.model import AnyArray, Hands, PosedHands
 from objectives.collision import depths
 from objectives.collision_terms import search_collisions
@@ -207,13 +207,14 @@ class Refiner:
     ) -> Fitted:
         """Run stages, told by their numbers, on frames, tile by tile."""
         evaluate = _evaluator()
+        programs = [(i, _stage_runner(self._shapes[i])) for i in stages]
 
         def fit_tile(shared: Any, tile: Any) -> Fitted:
             hands, priors, objective, numbers = shared
             params, given = tile
             before, errors_before = evaluate(hands, priors, params, given, objective)
-            for i in stages:
-                params = _stage_runner(self._shapes[i])(hands, priors, params, given, numbers[i])
+            for i, program in programs:
+                params = program(hands, priors, params, given, numbers[i])
             after, errors_after = evaluate(hands, priors, params, given, objective)
             return Fitted(params, before, after, errors_before, errors_after)
 
@@ -318,7 +319,7 @@ def _program(strategy: Strategy, stage: Stage) -> tuple[Any, StageShape | LMShap
 @lru_cache(maxsize=32)
 def _stage_runner(shape: StageShape | LMShape) -> Callable:
     run = run_lm_stage if isinstance(shape, LMShape) else run_stage
-    return jax.jit(partial(run, shape=shape))
+    return CompiledOnce(partial(run, shape=shape))
 
 
 @lru_cache(maxsize=1)
@@ -346,7 +347,7 @@ def _evaluator() -> Callable:
         joints = posed_joints(hands, params, observations.left_anchor)
         return jnp.stack(shares, axis=-1), fit_errors(params, joints, observations, deepest)
 
-    return jax.jit(evaluate)
+    return CompiledOnce(evaluate)
 
 
 def _provenance(devices: Devices) -> dict[str, Any]:

@@ -11,6 +11,7 @@ core does the same and compiles everything once for each.)
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
@@ -112,6 +113,29 @@ class Devices:
 
         with ThreadPoolExecutor(free.qsize(), thread_name_prefix="tile") as threads:
             yield from threads.map(run, batches(tree, size or self.tile_size))
+
+
+class CompiledOnce:
+    """A program of tiles that one thread compiles while the others wait for it.
+
+    Those whose first tiles begin together would otherwise trace and compile it all at once.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        """Compile a function with `jax.jit`."""
+        self._program = jax.jit(function)
+        self._lock = threading.Lock()
+        self._ready: set[Any] = set()
+
+    def __call__(self, shared: Any, *arguments: Any) -> Any:
+        """Run it on the device that has what tiles share."""
+        (device,) = jax.tree.leaves(shared)[0].devices()
+        if device in self._ready:
+            return self._program(shared, *arguments)
+        with self._lock:
+            done = self._program(shared, *arguments)
+            self._ready.add(device)
+        return done
 
 
 def join(parts: Sequence[Any]) -> Any:

@@ -175,8 +175,8 @@ def signed_depths(
 
     if found is None:
         vertices, active = surface(), both_hands(observations.hand_valid)
-        found = collision.search_exact(hands, vertices, active, band=band)
-        return collision.signed_depth(hands, vertices, found)
+        fresh: collision.Search = collision.search_exact(hands, vertices, active, band=band)
+        return collision.signed_depth(hands, vertices, fresh)
     if not isinstance(found, collision.Search):
         raise TypeError("a margin needs a search of the surface; found a voxel grid")
     return jax.lax.cond(

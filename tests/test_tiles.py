@@ -1,13 +1,14 @@
 """Tiles: in order, as many at a time as there are cores, with nothing to do in what fills them."""
 
 import threading
+import time
 
 import jax
 import numpy as np
 import pytest
 
 from fitting import tiles
-from fitting.tiles import Devices, tile_size, tiles_at_once
+from fitting.tiles import CompiledOnce, Devices, tile_size, tiles_at_once
 
 
 @pytest.fixture
@@ -61,3 +62,26 @@ def test_the_last_tile_is_filled_and_cut(cores):
     parts = list(Devices().map_tiles(lambda _, tile: tile + 1, rows, emptied=emptied))
     assert [frames for frames, _ in parts] == [size, 3] and seen == [(size, 3)]
     np.testing.assert_array_equal(np.concatenate([part for _, part in parts]), rows + 1)
+
+
+def test_a_program_is_compiled_once_when_all_tiles_begin_together(cores):
+    """Tracing counts: it runs the function's Python."""
+    cores(4)
+    traced, begin = [], threading.Barrier(4, timeout=20)
+
+    @CompiledOnce
+    def program(shared, tile):
+        traced.append(threading.current_thread().name)
+        time.sleep(0.2)
+        return shared + tile
+
+    def work(shared, tile):
+        begin.wait()
+        return program(shared, tile)
+
+    rows = np.arange(4 * tile_size(jax.devices()[0]), dtype=np.float32)
+    tiles_of_rows = Devices(shared=np.float32(1)).map_tiles(
+        work, rows, emptied=lambda tile, frames: tile
+    )
+    np.testing.assert_array_equal(np.concatenate([part for _, part in tiles_of_rows]), rows + 1)
+    assert len(traced) == 1

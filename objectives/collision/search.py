@@ -36,6 +36,7 @@ class Search:
     """Whether it was on the outer side of that face's plane, to notice when it crosses it."""
 
 
+@partial(jax.jit, static_argnames=("band", "blocking"))
 def search_exact(
     hands: Hands,
     vertices: Float[Array, "*batch 2 V 3"],
@@ -62,6 +63,7 @@ def search_exact(
     return _by_direction(look, hands, vertices, active, blocking, band)
 
 
+@partial(jax.jit, static_argnames=("band", "blocking"))
 def search_culled(
     hands: Hands,
     vertices: Float[Array, "*batch 2 V 3"],

@@ -144,8 +144,12 @@ def _result_chunks(
     else:
         columns = dict(read_arrays(path))
         texts = {name: str(columns[name]) for name in ("strategy",) if name in columns}
-    if "strategy" not in texts or "status" not in columns:
-        raise InputError(f"{path}: no result; expected what `manofit refine` writes")
+    needed = {*SUMMARY_NAMES, "strategy"} - {"frame_id"}
+    if missing := sorted(needed - {*columns, *texts}):
+        raise InputError(
+            f"{path}: no result of this version; expected what `manofit refine` writes, "
+            f"{', '.join(missing)} missing"
+        )
     total = columns["status"].shape[0]
 
     def chunks() -> Iterator[dict[str, np.ndarray]]:

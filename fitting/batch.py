@@ -122,6 +122,8 @@ def refine_to_store(
         "tile_size": tile,
         "save": sorted(save),
         "uncertainty": uncertainty,
+        # What their columns mean: another version may have others.
+        "columns": " ".join([*TERMS, *FIT_ERRORS]),
     }
     with locked(out):
         store = _begun(out, identity, source.num_frames, -(-size // tile) * tile, restart)

@@ -171,11 +171,14 @@ def test_the_table_of_weights_is_the_preset():
         assert dict(zip(terms, map(float, row[2:]), strict=True)) == stage.weights
 
 
-def test_measured_figures_come_from_records():
-    """Every number of the results tables is in the record that the section links to."""
-    section = DOCUMENTS["README.md"].split("\n## Results\n")[1].split("\n## ")[0]
+@pytest.mark.parametrize(
+    ("document", "heading"), [("README.md", "Results"), ("docs/batch.md", "Tried")]
+)
+def test_measured_figures_come_from_records(document, heading):
+    """Every number of the results tables is in a record that the section links to."""
+    section = DOCUMENTS[document].split(f"\n## {heading}\n")[1].split("\n## ")[0]
     links = [link for link in LINK.findall(section) if link.endswith(".json")]
-    records = [json.loads((ROOT / link).read_text()) for link in links]
+    records = [json.loads(((ROOT / document).parent / link).read_text()) for link in links]
     known = [number for record in records for number in numbers_in(record)]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
     cells = [cell.strip() for row in rows for cell in row[1:]]

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg, subcommand
 
+from experiments.input_options import CANONICAL, RECOGNISED, InputOptions
+
 if TYPE_CHECKING:
     from fitting.strategy import Strategy
 
@@ -30,15 +32,6 @@ _GRACE_S = 1.0
 """How long a command may tidy up after Ctrl-C."""
 
 # fmt: off
-Source = Literal[
-    "auto", "canonical",
-    "ihmr", "interwild", "hamer", "wilor", "wilor_mini",
-    "acr", "dir", "frankmocap", "s2hand", "vitra",
-    "interhand", "freihand", "ho3d", "dexycb", "hot3d",
-    "internet", "openpose", "mediapipe", "aria", "leap", "table", "intaghand", "im2hands",
-]
-"""Formats that `--from` names: those of `fitting.adapters.FORMATS`, and recognising them."""
-
 Target = Literal[
     "canonical", "smplx", "interhand", "ho3d",
     "obj", "ply", "glb", "glb_animated", "joints_csv", "parquet",
@@ -100,8 +93,8 @@ class Refine:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Result: .zarr for any number of frames, .npz for as many as fit in memory."""
-    source: Annotated[Source, arg(name="from")] = "canonical"
-    """Format of the input; auto recognises it."""
+    reading: InputOptions = CANONICAL
+    """How the input is to be read."""
     strategy: str = "map"
     """A preset (`manofit strategy list` says what each is for) or a .toml file."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -160,7 +153,7 @@ class Refine:
             self.out,
             strategy=_strategy(self.strategy, self.set),
             hand_model=hand_model,
-            source=self.source,
+            given=self.reading,
             frames=frames,
             calibrated=self.calibrate,
             devices=self.devices,
@@ -188,7 +181,7 @@ class Refine:
                 self.out,
                 strategy=_strategy(self.strategy, self.set),
                 hand_model=open_hands(self.hands),
-                source=self.source,
+                given=self.reading,
                 frames=_frame_range(self.frames),
                 calibrated=self.calibrate,
                 uncertainty=self.uncertainty,
@@ -232,8 +225,8 @@ class Calibrate:
     """Predictions: a canonical .npz file, or another format that --from names."""
     out: Path
     """Strategy to write (.toml)."""
-    source: Annotated[Source, arg(name="from")] = "canonical"
-    """Format of the input; auto recognises it."""
+    reading: InputOptions = CANONICAL
+    """How the input is to be read."""
     strategy: str = "map"
     """A preset or a .toml file whose scales are to be estimated."""
     set: UseAppendAction[tuple[str, ...]] = ()
@@ -256,7 +249,7 @@ class Calibrate:
             self.out,
             strategy=_strategy(self.strategy, self.set),
             hands_path=self.hands,
-            source=self.source,
+            given=self.reading,
             sample=self.sample,
             seed=self.seed,
             force=self.force,
@@ -278,20 +271,12 @@ class Convert:
     """File or folder."""
     out: Path
     """File or folder to write; a canonical file unless --to says otherwise."""
-    source: Annotated[Source, arg(name="from")] = "auto"
-    """Format of the input; auto recognises it."""
+    reading: InputOptions = RECOGNISED
+    """How the input is to be read."""
     to: Target = "canonical"
     """Format to write."""
     frames: str | None = None
     """Only frames A to B-1, as A:B; either may be left out."""
-    strict: bool = False
-    """A conversion that the source's own points do not bear out is an error."""
-    image_size: tuple[int, int] | None = None
-    """Width and height in pixels, for formats that leave them out (ihmr, openpose, ...)."""
-    focal: float | None = None
-    """The camera's focal length in pixels, instead of the one that a regressor made up."""
-    annotations: Path | None = None
-    """ihmr: the annotation file, which says whose hands are to be seen."""
     order: str | None = None
     """joints_csv, parquet: joint order of the columns, for example openpose21."""
     fps: float | None = None
@@ -324,14 +309,10 @@ class Convert:
             convert_file(
                 self.input,
                 self.out,
-                source=self.source,
+                given=self.reading,
                 to=self.to,
                 frames=_frame_range(self.frames),
                 hands_path=self.hands,
-                image_size=self.image_size,
-                focal=self.focal,
-                annotations=self.annotations,
-                strict=self.strict,
                 order=self.order,
                 fps=self.fps,
                 force=self.force,
@@ -341,7 +322,8 @@ class Convert:
             Convert(self.input, self.out),
             **{name: getattr(self, name) for name in (*_SELECTING, "hands", "force")},
         )
-        if self.source not in ("interhand", "auto") or replace(self, source="auto") != elsewhere:
+        alone = replace(self, reading=replace(self.reading, source="auto"))
+        if self.reading.source not in ("interhand", "auto") or alone != elsewhere:
             from fitting.errors import InputError
 
             raise InputError(

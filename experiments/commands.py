@@ -14,6 +14,7 @@ from experiments.benchmark import DetectorNoise, RegressorErrors, write_benchmar
 from experiments.benchmark.measure import posed
 from experiments.benchmark.sheet import draw_pairs, widest_views
 from experiments.convert import open_hands, read_source
+from experiments.input_options import CANONICAL, InputOptions
 from experiments.render import save_png
 from experiments.tune import Goal, tune
 from fitting.calibrate import calibrate
@@ -37,7 +38,7 @@ def refine_file(
     *,
     strategy: Strategy,
     hand_model: tuple[Hands, HandSource],
-    source: str = "canonical",
+    given: InputOptions = CANONICAL,
     frames: slice = slice(None),
     calibrated: bool = False,
     uncertainty: bool = False,
@@ -47,7 +48,7 @@ def refine_file(
     """Refine a file; the result appears under its final name only when it is whole."""
     hands, hand_source = hand_model
     check_target(out, (".npz",), overwrite=force)
-    predictions, _ = read_source(path, source=source, hand_model=hand_model)
+    predictions, _ = read_source(path, given=given, hand_model=hand_model)
     total = predictions.num_frames
     predictions = predictions.frames(frames)
     if predictions.num_frames == 0:
@@ -86,7 +87,7 @@ def calibrate_file(
     *,
     strategy: Strategy,
     hands_path: Path | None = None,
-    source: str = "canonical",
+    given: InputOptions = CANONICAL,
     sample: int = 256,
     seed: int = 0,
     force: bool = False,
@@ -94,7 +95,7 @@ def calibrate_file(
     """Estimate a strategy's scales from a file, print them, and write the strategy with them."""
     check_target(out, (".toml",), overwrite=force)
     hand_model = open_hands(hands_path)
-    predictions, _ = read_source(path, source=source, hand_model=hand_model)
+    predictions, _ = read_source(path, given=given, hand_model=hand_model)
     try:
         calibration = calibrate(hand_model[0], predictions, strategy, sample=sample, seed=seed)
     except InputError as error:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from experiments.input_options import CANONICAL, RECOGNISED, InputOptions
 from fitting.adapters import (
     FORMATS,
     Format,
@@ -33,58 +34,62 @@ def open_hands(path: Path | None) -> tuple[Hands, HandSource]:
 def read_source(
     path: Path,
     *,
-    source: str,
+    given: InputOptions,
     hand_model: tuple[Hands, HandSource],
-    strict: bool = False,
-    image_size: tuple[int, int] | None = None,
-    focal: float | None = None,
-    annotations: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> tuple[TwoHandPredictions, Format]:
     """Read a file of any format; say what was assumed, and what the self-check found.
 
     Args:
         path: file or folder.
-        source: a name of `FORMATS`, or auto.
+        given: how it is to be read.
         hand_model: what `open_hands` gave.
-        strict: whether a failed self-check is an error.
-        image_size: as in `Reading`, with the next two.
-        focal: see there.
-        annotations: see there.
         say: where to print.
 
     Returns:
         The frames, and the format that the file was taken for.
 
     Raises:
-        InputError: a bad file, or with `strict` one whose own points do not come back.
+        InputError: a bad file, or where that is asked for one whose own points do not come back.
     """
+    check_options(path, given)
     hands, _ = hand_model
-    reading = Reading(hands, image_size=image_size, focal=focal, annotations=annotations)
-    conversion, taken = read_foreign(path, source=source, reading=reading)
+    reading = Reading(
+        hands, image_size=given.image_size, focal=given.focal, annotations=given.annotations
+    )
+    conversion, taken = read_foreign(path, source=given.source, reading=reading)
     for note in conversion.notes:
         say(f"note: {note}")
     if taken is FORMATS["canonical"]:
         return conversion.predictions, taken
     check = check_conversion(conversion, taken.conventions, hands)
-    if strict and not check.passed:
+    if given.strict and not check.passed:
         raise InputError(f"{path}: {check}")
     say(str(check) if check.passed else f"WARNING: {check}")
     return conversion.predictions, taken
+
+
+def check_options(path: Path, given: InputOptions) -> None:
+    """Refuse what a canonical file would not heed.
+
+    Raises:
+        InputError: options of foreign formats for a canonical file.
+    """
+    if given.source == "canonical" and given != CANONICAL:
+        raise InputError(
+            f"{path}: a canonical file tells its cameras itself, and has nothing to be checked; "
+            "--strict, --image-size, --focal and --annotations need --from another format, or auto"
+        )
 
 
 def convert_file(
     path: Path,
     out: Path,
     *,
-    source: str,
     to: str,
+    given: InputOptions = RECOGNISED,
     frames: slice = slice(None),
     hands_path: Path | None = None,
-    image_size: tuple[int, int] | None = None,
-    focal: float | None = None,
-    annotations: Path | None = None,
-    strict: bool = False,
     order: str | None = None,
     fps: float | None = None,
     force: bool = False,
@@ -92,15 +97,7 @@ def convert_file(
     """Convert a file of any format to a canonical one, or to another program's."""
     check_export(out, to=to, overwrite=force)
     hand_model = open_hands(hands_path)
-    predictions, taken = read_source(
-        path,
-        source=source,
-        hand_model=hand_model,
-        strict=strict,
-        image_size=image_size,
-        focal=focal,
-        annotations=annotations,
-    )
+    predictions, taken = read_source(path, given=given, hand_model=hand_model)
     # A result says which frames the fit skipped.
     status = read_arrays(path).get("status") if taken is FORMATS["canonical"] else None
     total, predictions = predictions.num_frames, predictions.frames(frames)

@@ -15,7 +15,8 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from experiments.convert import read_source
+from experiments.convert import check_options, read_source
+from experiments.input_options import CANONICAL, InputOptions
 from fitting.batch import BatchOutcome, Progress, refine_to_store
 from fitting.calibrate import calibrate
 from fitting.canonical import check_target, read_arrays
@@ -43,7 +44,7 @@ def refine_to_zarr(
     *,
     strategy: Strategy,
     hand_model: tuple[Hands, HandSource],
-    source: str = "canonical",
+    given: InputOptions = CANONICAL,
     frames: slice = slice(None),
     calibrated: bool = False,
     devices: int | None = None,
@@ -60,19 +61,19 @@ def refine_to_zarr(
     begun = time.perf_counter()
     say = _to_stderr if as_json else print
     hands, hand_source = hand_model
-    given = _source(path, source, frames, hand_model, say)
-    kind = ", ".join(given.columns)
-    say(f"{path}: {given.num_frames} frames; {kind}")
+    source = _source(path, given, frames, hand_model, say)
+    kind = ", ".join(source.columns)
+    say(f"{path}: {source.num_frames} frames; {kind}")
 
     def with_own_scales() -> Strategy:
-        calibration = calibrate(hands, _sample(given), strategy)
+        calibration = calibrate(hands, _sample(source), strategy)
         say(calibration.table())
         return calibration.applied_to(strategy)
 
     with _bar() as shown, _stopped_by_ctrl_c(say) as stop:
         outcome = refine_to_store(
             hands,
-            given,
+            source,
             out,
             strategy,
             hand_model=hand_source.fingerprint,
@@ -162,14 +163,15 @@ def _result_chunks(
 
 def _source(
     path: Path,
-    source: str,
+    given: InputOptions,
     frames: slice,
     hand_model: tuple[Hands, HandSource],
     say: Callable[[str], None],
 ) -> FrameSource:
-    if source == "canonical":
+    if given.source == "canonical":
+        check_options(path, given)
         return open_source(path, frames=frames)
-    predictions, _ = read_source(path, source=source, hand_model=hand_model, say=say)
+    predictions, _ = read_source(path, given=given, hand_model=hand_model, say=say)
     return memory_source(predictions, str(path), frames=frames)
 
 

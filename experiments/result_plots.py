@@ -32,7 +32,7 @@ def draw_histograms(
         ) from error
     columns = [list(TERMS).index(term) for term in terms]
     errors, energies = _before_and_after(chunks, ("fit_error", "energy"))
-    measured = np.isfinite(errors).all(axis=0)
+    measured = np.asarray(np.isfinite(errors).all(axis=0))
     shown = {
         name: errors[:, measured[:, i], i]
         for i, name in enumerate(FIT_ERRORS)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +95,8 @@ def test_a_skipped_frame_is_no_error(predictions_file, tmp_path, capsys):
         ("refine {file} --out {new}/o.zarr --batch-size 0", "at least one frame"),
         ("refine {file} --out {new}/o.zarr --devices 99", "expected 1 to"),
         ("refine {file} --out {new}/o.zarr --frames 9:12", "none in the range"),
+        ("refine {file} --out {new}/o.zarr --focal 900", "need --from another format"),
+        ("refine {file} --out {new}/o.npz --focal 900", "need --from another format"),
         ("refine {text} --out {new}/o.zarr", "text.npz"),
         ("report {file}", "no result"),
         ("report {new}.zarr", "no such file"),
@@ -239,6 +242,24 @@ def test_an_error_of_the_program_stays_one(debug, monkeypatch):
     monkeypatch.setattr(commands, "check_file", broken)
     with pytest.raises(ZeroDivisionError):
         main(["check", "any.npz", *debug])
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["convert --out o.npz", "refine --out o.npz", "refine --out o.zarr", "calibrate --out o.toml"],
+)
+def test_what_is_told_of_the_input_reaches_its_reader(command, monkeypatch, tmp_path):
+    seen = []
+
+    def read(path, *, source, reading):
+        seen.append((source, reading.image_size, reading.focal, reading.annotations))
+        raise InputError("enough")
+
+    monkeypatch.setattr("experiments.convert.read_foreign", read)
+    monkeypatch.chdir(tmp_path)
+    told = "--from hamer --image-size 640 480 --focal 900 --annotations a.pkl".split()
+    assert main([*command.split(), "in.pkl", *told]) == 2
+    assert seen == [("hamer", (640, 480), 900.0, Path("a.pkl"))]
 
 
 def test_help_comes_from_the_config(capsys):

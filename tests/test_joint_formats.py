@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from experiments.ablation.spec import reporting_itself
-from experiments.cli import Source, Target
+from experiments.cli import Target
+from experiments.input_options import Source
 from fitting.adapters import AUTO, FORMATS, read_input
 from fitting.adapters.aria import read_aria
 from fitting.adapters.leap import read_leap

@@ -410,7 +410,7 @@ def test_names_that_are_no_text_are_an_error(tmp_path, hands):
 @pytest.mark.parametrize("case", [c for c in CASES if not c.given][::3], ids=str)
 def test_the_command_converts_every_kind_of_container(tmp_path, hands, case, capsys):
     written = case.write(tmp_path / case.file, make_scene(3, **case.scene), **case.options)
-    convert_file(written.path, tmp_path / "out.npz", source="auto", to="canonical")
+    convert_file(written.path, tmp_path / "out.npz", to="canonical")
     assert "taken for" in capsys.readouterr().out
     with_bones = read_predictions(tmp_path / "out.npz")
     assert with_bones.has_parameters and with_bones.num_frames >= 1

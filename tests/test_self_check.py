@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.convert import convert_file
+from experiments.input_options import InputOptions
 from fitting.adapters import Conversion, Evidence, Reading, check_conversion, read_foreign
 from fitting.adapters.wilor_mini import CONVENTIONS
 from fitting.errors import InputError
@@ -119,11 +120,12 @@ def test_strict_makes_a_failure_an_error(tmp_path, capsys):
     written = datasets.write_freihand(tmp_path / "freihand", scene, copies=1)
     xyz = written.path / "training_xyz.json"
     xyz.write_text(xyz.read_text().replace("0.", "1."))
-    given = {"source": "freihand", "to": "canonical"}
-    convert_file(written.path, tmp_path / "out.npz", **given)
+    given = InputOptions("freihand")
+    convert_file(written.path, tmp_path / "out.npz", to="canonical", given=given)
     assert "WARNING: self-check" in capsys.readouterr().out
     with pytest.raises(InputError, match="self-check.*FAILED"):
-        convert_file(written.path, tmp_path / "strict.npz", strict=True, **given)
+        given = replace(given, strict=True)
+        convert_file(written.path, tmp_path / "strict.npz", to="canonical", given=given)
     assert not (tmp_path / "strict.npz").exists()
 
 

@@ -155,9 +155,7 @@ def _about_the_camera(reading: Reading, focal: np.ndarray) -> list[str]:
     if not made_up:
         return []
     verb = "are" if len(made_up) > 1 else "is"
-    return [
-        f"{' and '.join(made_up)} {verb} made up; manofit convert --image-size and --focal tell"
-    ]
+    return [f"{' and '.join(made_up)} {verb} made up; --image-size and --focal tell"]
 
 
 def _image_cameras(

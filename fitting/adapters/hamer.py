@@ -84,7 +84,7 @@ def read_hamer(path: Path, reading: Reading) -> Conversion:
         focal = CROP_FOCAL / CROP_PIXELS * crops["img_size"][0].max()
         notes.append(
             f"the focal length is the source's own, {focal:.0f} px, and the depth between two "
-            "hands unknown; manofit convert --focal takes the camera's true one"
+            "hands unknown; --focal takes the camera's true one"
         )
     return Conversion(predictions, tuple(notes), evidence)
 

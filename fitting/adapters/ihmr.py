@@ -82,7 +82,7 @@ def read_ihmr(path: Path, reading: Reading) -> Conversion:
     if reading.annotations is None:
         notes.append(
             "the predictions do not say which hands are there: both are taken, in every image; "
-            "manofit convert --annotations names the file that does"
+            "--annotations names the file that does"
         )
     else:
         valid = _hands_there(reading.annotations, list(images))
@@ -98,7 +98,7 @@ def read_ihmr(path: Path, reading: Reading) -> Conversion:
     if joints_2d is not None and reading.image_size is None:
         notes.append(
             "joints_2d are left out: they are pixels of an image whose size the file does not "
-            "tell; manofit convert --image-size WIDTH HEIGHT does"
+            "tell; --image-size WIDTH HEIGHT does"
         )
     elif joints_2d is not None and reading.image_size is not None:
         canvas = joints_2d.reshape(count, 2, 21, 2) / max(reading.image_size) * 2 - 1

@@ -165,12 +165,13 @@ class Command:
 def differing(a: Path, b: Path) -> list[str]:
     """Names of the arrays in which two results differ."""
     x, y = read_arrays(a), read_arrays(b)
-    return [
-        name
-        for name in x.keys() | y.keys()
-        if name != "provenance"
-        and not np.array_equal(x[name], y[name], equal_nan=x[name].dtype.kind == "f")
-    ]
+    names = (x.keys() | y.keys()) - {"provenance"}
+    return [name for name in names if not _same(x[name], y[name])]
+
+
+def _same(x: np.ndarray, y: np.ndarray) -> bool:
+    """To the bit, and NaN where the other is."""
+    return np.array_equal(x, y, equal_nan=x.dtype.kind == "f")
 
 
 def strays(folder: Path, result: Path) -> list[str]:
@@ -253,13 +254,7 @@ def broken(folder: Path, frames: int) -> list[Metric]:
     wrong = sum(said not in found["reason"][row] for row, said in words.items())
     others = np.setdiff1d(np.arange(frames), rows)
     by_frame = [name for name, values in whole.items() if len(np.atleast_1d(values)) == frames]
-    differ = [
-        name
-        for name in by_frame
-        if not np.array_equal(
-            found[name][others], whole[name][others], equal_nan=whole[name].dtype.kind == "f"
-        )
-    ]
+    differ = [name for name in by_frame if not _same(found[name][others], whole[name][others])]
     print(f"{len(skipped)} of {len(rows)} skipped, {wrong} for another reason, {differ} differ")
     return [
         Metric("broken frames", len(rows), "", "neither"),

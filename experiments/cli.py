@@ -195,12 +195,12 @@ class Refine:
 
 @dataclass(frozen=True)
 class Report:
-    """Sum up a result: frames by status and reason, energies, the worst frames."""
+    """Sum up a result: frames by status and reason, fit errors, energies, the worst frames."""
 
     result: Positional[Path]
     """What `manofit refine` wrote (.zarr or .npz)."""
     plot: Path | None = None
-    """Draw histograms of the energies there (.png); needs the `plots` extra."""
+    """Draw histograms of fit errors and energies there (.png); needs the `plots` extra."""
     json: bool = False
     """Print JSON."""
     force: bool = False

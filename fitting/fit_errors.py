@@ -47,7 +47,7 @@ def fit_errors(
         deepest: depth of each frame's deepest vertex, metres; NaN where it was not searched for.
     """
     nothing = jnp.full_like(deepest, jnp.nan)
-    pixels = crop = bodies = nothing
+    pixels = crop = in_space = nothing
     if observations.keypoints_2d is not None and observations.keypoints_2d_confidence is not None:
         image = project(params, joints, observations) - observations.keypoints_2d
         reprojection = _mean(image, observations.keypoints_2d_confidence > 0)
@@ -56,8 +56,8 @@ def fit_errors(
         )
     difference = joints_3d_difference(joints, observations)
     if difference is not None and observations.joints_3d_confidence is not None:
-        bodies = _MM * _mean(difference, observations.joints_3d_confidence > 0)
-    return jnp.stack([pixels, crop, bodies, _MM * deepest], axis=-1)
+        in_space = _MM * _mean(difference, observations.joints_3d_confidence > 0)
+    return jnp.stack([pixels, crop, in_space, _MM * deepest], axis=-1)
 
 
 def _mean(

@@ -44,10 +44,10 @@ def tile_size(device: Any) -> int:
 
 def tiles_at_once(devices: Sequence[Any]) -> int:
     """Tiles that are computed at the same time."""
-    return len(devices) * _a_device(devices)
+    return len(devices) * _tiles_a_device(devices)
 
 
-def _a_device(devices: Sequence[Any]) -> int:
+def _tiles_a_device(devices: Sequence[Any]) -> int:
     """Tiles that each device computes at the same time: the cores of a processor are shared out."""
     if devices[0].platform != "cpu":
         return 1
@@ -97,7 +97,7 @@ class Devices:
         """
         free: SimpleQueue = SimpleQueue()
         copying = 1 if self.devices[0].platform == "cpu" else _IN_FLIGHT
-        for device in self.devices * (_a_device(self.devices) * copying):
+        for device in self.devices * (_tiles_a_device(self.devices) * copying):
             free.put(device)
 
         def run(numbered: tuple[int, Any]) -> tuple[int, Any]:

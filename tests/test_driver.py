@@ -192,7 +192,9 @@ def test_a_smaller_batch_goes_on_in_the_same_chunks(run, source, whole, tmp_path
     same(read_arrays(out), whole)
 
 
-def test_other_frames_or_settings_are_refused(run, source, predictions, strategy, tmp_path):
+def test_other_frames_or_settings_are_refused(
+    run, source, predictions, strategy, tmp_path, monkeypatch
+):
     out = tmp_path / "r.zarr"
     run(source, out)
     moved = replace(predictions, betas=np.float32(0.1) + predictions.betas)
@@ -205,6 +207,11 @@ def test_other_frames_or_settings_are_refused(run, source, predictions, strategy
         run(source, out, strategy=other)
     with pytest.raises(InputError, match=r"hands \(then hand, now glove\)"):
         run(source, out, hand_model="glove")
+    # A version whose results have other columns.
+    with monkeypatch.context() as other_version:
+        other_version.setattr(batch, "FIT_ERRORS", {"joints_3d_mm": ""})
+        with pytest.raises(InputError, match=r"columns \(then"):
+            run(source, out)
     assert run(source, out, hand_model="glove", restart=True).time_taken.frames == FRAMES
 
 
